@@ -1,0 +1,5 @@
+"""The entry point older tools expect; the metadata stands in pyproject.toml."""
+
+from setuptools import setup
+
+setup()

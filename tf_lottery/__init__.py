@@ -1,0 +1,52 @@
+"""Lottery tickets for Keras: find them, check them, take them apart, ship them.
+
+>>> import tf_lottery as tfl
+>>> tfl.Ticket.__name__
+'Ticket'
+
+Names are loaded when they are first used, so that reading a ticket or asking for `--help` loads no TensorFlow.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tf_lottery.errors import DataError, LotteryError, NonFiniteLossError, TicketError
+    from tf_lottery.find import find_ticket
+    from tf_lottery.layers import MaskedLayer, MaskedModel, get_masks, set_masks, strip, wrap
+    from tf_lottery.ticket import Ticket
+    from tf_lottery.training import Trainer, WarmUpThenDrop
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DataError": "errors",
+    "LotteryError": "errors",
+    "MaskedLayer": "layers",
+    "MaskedModel": "layers",
+    "NonFiniteLossError": "errors",
+    "Ticket": "ticket",
+    "TicketError": "errors",
+    "Trainer": "training",
+    "WarmUpThenDrop": "training",
+    "find_ticket": "find",
+    "get_masks": "layers",
+    "set_masks": "layers",
+    "strip": "layers",
+    "wrap": "layers",
+}
+_MODULES = ("criteria", "data", "errors", "masks", "models", "treatments")
+
+__all__ = [*sorted(_HOMES), *_MODULES]
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,151 @@
+"""Data sets, cut into training, validation and test sets as the papers cut them.
+
+`mnist1d` is computed, without a network; every other name is a classification data set of TensorFlow Datasets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from tf_lottery.errors import DataError
+from tf_lottery.registry import Registry
+
+registry = Registry("data set")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three pairs (x, y): inputs float32 (N, ...), images in [0, 1]; labels int32 (N,)."""
+
+    train: tuple[np.ndarray, np.ndarray]
+    validation: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+    classes: int
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self.train[0].shape[1:]
+
+
+def load(name: str = "mnist1d", data_dir: str | os.PathLike | None = None) -> Dataset:
+    """Loads a data set.
+
+    The validation set is drawn from the training set, always the same examples: 500 of MNIST-1D's 4,000, and 5,000 of
+    MNIST, Fashion-MNIST and CIFAR-10 (Frankle & Carbin, 2019); of others a tenth, unless they bring one.
+
+    Args:
+      name: `"mnist1d"`, or the name of a TFDS classification data set whose images have one size.
+      data_dir: Where TFDS data are prepared; by default `$TFDS_DATA_DIR`, else TFDS's own folder.
+
+    Raises:
+      DataError: If the data set is unknown or cannot be had; the message says what to do.
+
+    Example:
+
+    >>> load("mnist1d").train[0].shape
+    (3500, 40)
+    """
+    if name in registry:
+        return registry[name]()
+    return _from_tfds(name, data_dir)
+
+
+@registry.register
+def mnist1d() -> Dataset:
+    """MNIST-1D (Greydanus & Kobak, arXiv 2011.14439) with its default arguments: 40 features, 10 classes."""
+    from mnist1d.data import get_dataset_args, make_dataset
+
+    with _numpy_state_kept():  # the package seeds NumPy's global generator
+        data = make_dataset(get_dataset_args())
+    train = data["x"].astype(np.float32), data["y"].astype(np.int32)
+    test = data["x_test"].astype(np.float32), data["y_test"].astype(np.int32)
+    return _with_validation(train, test, 500, classes=10)
+
+
+def _from_tfds(name: str, data_dir: str | os.PathLike | None) -> Dataset:
+    import tensorflow_datasets as tfds
+
+    tfds.disable_progress_bar()
+    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR")
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        known = ", ".join([*registry, "mnist", "fashion_mnist", "cifar10"])
+        raise DataError(f"Expected {known} or another data set of TFDS, but received {name!r}.") from None
+    try:
+        with contextlib.redirect_stdout(sys.stderr), _quiet_retries():  # TFDS says on stdout what it fetches
+            builder.download_and_prepare()
+    except Exception as error:  # whatever the download raises, the way out is the same
+        reason = str(error).strip().partition("\n")[0][:120]
+        raise DataError(
+            f"Expected {name!r} prepared in {builder.data_dir} or a network to fetch it ({type(error).__name__}: {reason}): "
+            f"run `tfds build {name}` where there is a network and point --data_dir or TFDS_DATA_DIR to the result."
+        ) from None
+    if not builder.info.supervised_keys or "test" not in builder.info.splits:
+        raise DataError(f"Expected a classification data set with a test split, but {name!r} is not one.")
+    sets = {}
+    for split in {"train", "validation", "test"} & set(builder.info.splits):
+        try:
+            x, y = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, as_supervised=True))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"Expected a data set whose inputs have one shape, but {name!r} has not ({error}).") from None
+        sets[split] = x.astype(np.float32) / (255 if x.dtype == np.uint8 else 1), y.astype(np.int32)
+    classes = int(sets["train"][1].max()) + 1
+    if "validation" in sets:
+        return Dataset(**sets, classes=classes)
+    size = len(sets["train"][1]) // 10
+    return _with_validation(sets["train"], sets["test"], min(5_000, size), classes)
+
+
+def _with_validation(train, test, size: int, classes: int) -> Dataset:
+    order = np.random.default_rng(0).permutation(len(train[1]))
+    chosen, rest = np.sort(order[:size]), np.sort(order[size:])
+    return Dataset(tuple(a[rest] for a in train), tuple(a[chosen] for a in train), test, classes)
+
+
+def flip_and_crop(x, seed):
+    """Random flips and shifts by up to 4 pixels, one for each image: the augmentation of Frankle & Carbin for CIFAR-10.
+
+    Args:
+      x: Images (N, height, width, channels), a tensor.
+      seed: int32 tensor (2,).
+    """
+    import tensorflow as tf
+
+    count, height, width = tf.shape(x)[0], x.shape[1], x.shape[2]
+    draws = tf.random.stateless_uniform((2, count), seed, 0, 9, tf.int32, alg="philox")
+    flips = tf.random.stateless_uniform((count, 1, 1, 1), seed + 1, alg="philox") < 0.5
+    x = tf.where(flips, tf.reverse(x, [2]), x)
+    x = tf.pad(x, [[0, 0], [4, 4], [4, 4], [0, 0]])
+    x = tf.gather(x, draws[0][:, None] + tf.range(height), axis=1, batch_dims=1)
+    return tf.gather(x, draws[1][:, None] + tf.range(width), axis=2, batch_dims=1)
+
+
+@contextlib.contextmanager
+def _quiet_retries() -> Iterator[None]:
+    """Without a network TFDS tries for minutes; its page of warnings says no more than the error at the end."""
+    logger = logging.getLogger("urllib3")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _numpy_state_kept() -> Iterator[None]:
+    state = np.random.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+
+

@@ -1,0 +1,263 @@
+"""The search for winning tickets: train, prune, reset, again.
+
+`find_ticket` is the algorithm of the papers; its parts (how to train, what to keep, what weights start from) are handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import keras
+import numpy as np
+
+from tf_lottery import criteria, layers, masks, treatments, weights
+from tf_lottery.errors import LotteryError
+from tf_lottery.masks import Arrays
+from tf_lottery.ticket import Ticket
+from tf_lottery.weights import Fraction, Prunable
+
+Train = Callable[
+    [keras.Model, Sequence[keras.callbacks.Callback]], Mapping[str, float] | keras.callbacks.History | None
+]
+RESETS = ("each_level", "at_end")
+
+
+def find_ticket(
+    model: keras.Model,
+    train: Train,
+    *,
+    levels: int = 10,
+    prune_fraction: Fraction = 0.2,
+    criterion: str | Callable = "large_final",
+    survivors: str | Callable = "rewind",
+    pruned: str | Callable = "zero",
+    scope: str = "layer",
+    rewind_to: int = 0,
+    one_shot: bool = False,
+    reset: str = "each_level",
+    start_from: Ticket | Sequence[Ticket] = (),
+    prunable: Prunable = None,
+    seed: int = 0,
+) -> Iterator[Ticket]:
+    """Finds winning tickets by iterative pruning; yields one ticket a level.
+
+    Level 0 trains the dense network. Level k prunes the lowest scores of what level k - 1 kept, gives the survivors their
+    starting weights and trains again. With a `prune_fraction` p for all kernels the density of level k is (1 - p)^k.
+
+    Biases, normalisation and other variables return to their initial values with the survivors, statistics and random
+    seeds too (with `survivors="keep"` they stay). A compiled optimizer loses its state, so every level starts anew.
+
+    Args:
+      model: A built Keras 3 model, plain or wrapped. It is trained in place and holds the last level at the end.
+      train: `train(model, callbacks)` trains the wrapped model and returns its metrics: a `Trainer`, or your own function around
+        `model.fit(..., callbacks=callbacks)`, whose History may be returned as it is.
+      levels: How many pruning rounds, at least 1.
+      prune_fraction: The share of the *remaining* weights that a round removes, in (0, 1); or one for each kernel, see
+        `weights.prune_fractions`.
+      criterion: What to keep; a name from `criteria` or a function.
+      survivors: What kept weights start from; a name from `treatments` or a function.
+      pruned: What pruned weights hold; a name from `treatments` or a function.
+      scope: Whether scores compete within each `"layer"` or in the `"global"` network.
+      rewind_to: The step of level 0 whose weights the survivors rewind to; 0 = the initialisation. Later levels train in full
+        from there.
+      one_shot: Prune every level directly from the dense network, instead of from the level before.
+      reset: `"each_level"` (strategy 1 of Frankle & Carbin), or `"at_end"` (strategy 2): training goes on from the trained
+        weights, and only the last level starts from its `survivors` treatment of the initial weights.
+      start_from: A ticket, or the first and the last ticket of an earlier search, to go on from; its levels are not trained
+        again, unless it has no trained weights.
+      prunable: Which variables are prunable, if not the kernels; see `weights.prunable_kernels`.
+      seed: Decides everything random in the search: drawn weights, shuffles, random scores.
+
+    Yields:
+      A `Ticket` per level, the dense one first. Its `initial` is what the level started from (at level 0 with `rewind_to`:
+      the weights at that step), its `final` what training made of it.
+
+    Raises:
+      LotteryError: If an argument is out of range or unknown, or the model has nothing to prune.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(2)])
+    >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    >>> def train(model, callbacks):
+    ...     model.compile("sgd", "mse")
+    ...     return model.fit(x, x[:, :2], verbose=0, callbacks=callbacks)
+    >>> [round(ticket.density, 3) for ticket in find_ticket(model, train, levels=2, prune_fraction=0.5)]
+    [1.0, 0.5, 0.25]
+
+    References: Frankle & Carbin (2019), section 1 and appendix B; Zhou et al. (2019), sections 2 to 4; Frankle et al. (2019,
+    arXiv 1903.01611) for `rewind_to`.
+    """
+    criterion = criteria.get(criterion)
+    survivors, pruned = treatments.get_survivors(survivors), treatments.get_pruned(pruned)
+    found = {
+        "criterion": criteria.registry.name_of(criterion),
+        "survivors": treatments.survivors_registry.name_of(survivors),
+        "pruned": treatments.pruned_registry.name_of(pruned),
+        "scope": scope,
+        "rewind_to": rewind_to,
+        "one_shot": one_shot,
+        "reset": reset,
+        "seed": seed,
+    }
+    _check(levels, scope, rewind_to, one_shot, reset)
+    masked = layers.wrap(model, prunable, held=pruned is not treatments.zero)
+    fractions = weights.prune_fractions(_kernels(masked), prune_fraction)
+    treat = _Treatment(masked, survivors, pruned, seed)
+
+    given = [start_from] if isinstance(start_from, Ticket) else start_from
+    given = [layers.in_paths_of(masked, ticket) for ticket in given]
+
+    def search() -> Iterator[Ticket]:
+        last = given[-1] if given else Ticket(layers.get_masks(masked), layers.get_values(masked), found=found)
+        if last.final is None:
+            last = _trained(masked, train, last, rewind_to)
+            yield last
+        first = given[0] if len(given) > 1 else last
+        for level in range(last.level + 1, levels + 1):
+            parent = first if one_shot else last
+            rates = {path: 1 - (1 - f) ** level for path, f in fractions.items()} if one_shot else fractions
+            new = masks.prune(parent.masks, _scores(criterion, parent, seed, level), rates, scope=scope)
+            if reset == "each_level":
+                start = treat(parent.initial, parent.final, new, level)
+            elif level < levels:
+                start = treat(parent.initial, parent.final, new, level, survivors=treatments.keep)
+            else:
+                start = treat(first.initial, parent.final, new, level)
+            last = _trained(masked, train, Ticket(new, start, level=level, found=found))
+            yield last
+
+    return search()
+
+
+def retrain_ticket(
+    model: keras.Model,
+    train: Train,
+    ticket: Ticket,
+    dense: Ticket,
+    *,
+    survivors: str | Callable = "rewind",
+    pruned: str | Callable = "zero",
+    random_mask: bool = False,
+    seed: int = 0,
+) -> Ticket:
+    """Trains a ticket's mask from other weights, or a random mask in its place: the controls of the papers.
+
+    Args:
+      model, train: As for `find_ticket`.
+      ticket: Whose masks to use.
+      dense: The level-0 ticket of the same search: its initial and final weights are what the treatments are given.
+      survivors: What kept weights start from: `"reinit"` is the control of Frankle & Carbin.
+      pruned: What pruned weights hold.
+      random_mask: Put a random mask of the same layer-wise densities in the place of the ticket's.
+      seed: Decides everything random: drawn weights, shuffles, the random mask.
+
+    Returns:
+      The ticket that was trained, of the same level.
+    """
+    survivors, pruned = treatments.get_survivors(survivors), treatments.get_pruned(pruned)
+    found = {
+        **ticket.found,
+        "survivors": treatments.survivors_registry.name_of(survivors),
+        "pruned": treatments.pruned_registry.name_of(pruned),
+        "random_mask": random_mask,
+        "seed": seed,
+    }
+    masked = layers.wrap(model, held=pruned is not treatments.zero)
+    rng = np.random.default_rng([seed, ticket.level, 1])
+    new = masks.shuffled(ticket.masks, rng) if random_mask else ticket.masks
+    start = _Treatment(masked, survivors, pruned, seed)(dense.initial, dense.final, new, ticket.level)
+    return _trained(masked, train, Ticket(new, start, level=ticket.level, found=found))
+
+
+class _Treatment:
+    """Gives all variables the values a level starts from."""
+
+    def __init__(self, masked, survivors: Callable, pruned: Callable, seed: int):
+        self.kernels, self.survivors, self.pruned, self.seed = _kernels(masked), survivors, pruned, seed
+        values = layers.get_values(masked)
+        self.scales = {kernel.path: float(np.std(values[kernel.path])) for kernel in self.kernels}
+
+    def __call__(
+        self, initial: Arrays, final: Arrays, new: Arrays, level: int, survivors: Callable | None = None
+    ) -> Arrays:
+        survivors = survivors or self.survivors
+        rng = np.random.default_rng([self.seed, level])
+        start = dict(final if survivors is treatments.keep else initial)
+        for kernel in self.kernels:
+            path, draw_seed = kernel.path, int(rng.integers(2**31))
+            values = survivors(
+                initial[path],
+                final[path],
+                mask=new[path],
+                rng=rng,
+                draw=lambda kernel=kernel, draw_seed=draw_seed: weights.draw(kernel, draw_seed),
+                scale=self.scales[path],
+            )
+            values = self.pruned(values, initial[path], final[path], mask=new[path])
+            start[path] = np.asarray(values, initial[path].dtype)
+        return start
+
+
+class _Snapshot(keras.callbacks.Callback):
+    """The weights at one step of training."""
+
+    def __init__(self, step: int):
+        super().__init__()
+        self.at_steps, self.values = (step,), None
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.values is not None:
+            return
+        step, (wanted,) = (logs or {}).get("step") or int(self.model.optimizer.iterations), self.at_steps
+        if step > wanted:
+            raise LotteryError(
+                f"Expected training to stop by at step {wanted} for rewind_to, but it went on to step {step} at once."
+            )
+        if step == wanted:
+            self.values = layers.get_values(self.model)
+
+
+def _trained(masked, train: Train, ticket: Ticket, rewind_to: int = 0) -> Ticket:
+    """The ticket after training. A dense one that is to be rewound to a later step gets that step's weights as initial."""
+    layers.set_state(masked, ticket.masks, ticket.initial)
+    snapshot = _Snapshot(rewind_to) if rewind_to and ticket.level == 0 else None
+    metrics = train(masked, [snapshot] if snapshot else []) or {}
+    if isinstance(metrics, keras.callbacks.History):
+        metrics = {name: float(values[-1]) for name, values in metrics.history.items()}
+    if snapshot and snapshot.values is None:
+        raise LotteryError(
+            f"Expected train to hand its callbacks on and to reach step {rewind_to} for rewind_to, but it did not."
+        )
+    initial = snapshot.values if snapshot else ticket.initial
+    return Ticket(ticket.masks, initial, layers.get_values(masked), ticket.level, dict(metrics), ticket.found)
+
+
+def _scores(criterion: Callable, parent: Ticket, seed: int, level: int) -> Arrays:
+    rng = np.random.default_rng([seed, level, 2])
+    return {
+        path: criterion(parent.initial[path] * mask, parent.final[path] * mask, rng=rng)
+        for path, mask in parent.masks.items()
+    }
+
+
+def _kernels(masked):
+    if not masked.built:
+        raise LotteryError(
+            f"Expected a built model, but {masked.name!r} has no weights yet: build it or call it on data first."
+        )
+    return masked.kernels
+
+
+def _check(levels, scope, rewind_to, one_shot, reset) -> None:
+    if levels < 1:
+        raise LotteryError(f"Expected at least 1 level, but received levels={levels}.")
+    if rewind_to < 0:
+        raise LotteryError(f"Expected rewind_to to be a step, 0 or later, but received {rewind_to}.")
+    for name, value, known in (("scope", scope, masks.SCOPES), ("reset", reset, RESETS)):
+        if value not in known:
+            raise LotteryError(f"Expected {name} to be one of {', '.join(known)}, but received {value!r}.")
+    if one_shot and reset == "at_end":
+        raise LotteryError(
+            "Expected reset='each_level' with one_shot, where every level starts anew from the dense network."
+        )

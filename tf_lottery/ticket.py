@@ -1,0 +1,170 @@
+"""A ticket is data, not a model: masks, the weights to start from, and how they were found.
+
+NumPy only: a ticket can be read, compared and sent where no TensorFlow is installed.
+
+**The file** is a `safetensors` container: named arrays and a JSON header, no pickle, safe to open from a stranger. For
+each masked kernel it holds the mask, one bit a weight (`mask/<path>`), the start values of the weights that are kept
+(`initial/<path>`), what pruned weights are frozen at where that is not zero (`held/<path>`), and the trained values of
+the kept weights (`final/<path>`); for every other variable its whole value.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tf_lottery import masks as masks_lib
+from tf_lottery.errors import TicketError
+from tf_lottery.files import whole_file
+from tf_lottery.masks import Arrays
+
+FORMAT = "tf_lottery.ticket/1"
+
+
+@dataclass(frozen=True, eq=False)
+class Ticket:
+    """Masks, starting weights, and how they were found.
+
+    Attributes:
+      masks: For each prunable kernel its mask, uint8, 1 = kept.
+      initial: For each variable the value the level's training started from. A masked kernel is whole: kept weights
+        hold their start value, pruned ones what they are frozen at (zero, unless `pruned` said otherwise).
+      final: The same at the end of that training, or None if nothing was trained.
+      level: 0 = the dense network; level k has the mask that k rounds left.
+      metrics: What `train` returned.
+      found: How the ticket was found: the search's settings, as names and numbers.
+
+    Example:
+
+    >>> ticket = Ticket({"dense/kernel": np.array([[1, 0]])}, {"dense/kernel": np.array([[0.5, 0.0]], "float32")})
+    >>> ticket.density
+    0.5
+    """
+
+    masks: Arrays
+    initial: Arrays
+    final: Arrays | None = None
+    level: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    found: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def density(self) -> float:
+        """Weights kept / weights prunable, in [0, 1]."""
+        return masks_lib.density(self.masks)
+
+    def apply(self, model, weights: str = "initial"):
+        """Puts the ticket on a Keras 3 model: its masks, and its starting weights, or with "final" the trained ones.
+
+        Variables are matched by path, or where the names differ (Keras numbers layers as it makes them) by their order and
+        shapes. Nothing is changed if the ticket does not fit.
+
+        Args:
+          model: A built Keras 3 model, plain or wrapped; its variables are assigned.
+          weights: `"initial"` or `"final"`.
+
+        Returns:
+          The wrapped model (`tf_lottery.wrap`).
+
+        Raises:
+          TicketError: If the ticket does not fit the model, or has no trained weights and they are asked for.
+        """
+        from tf_lottery import layers  # the one place where arrays meet Keras: only when a model is handed in
+
+        return layers.apply_ticket(self, model, weights)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the ticket to one file; the file has its name only once it is whole."""
+        from safetensors.numpy import save_file
+
+        tensors = {f"mask/{path}": np.packbits(mask.astype(bool)) for path, mask in self.masks.items()}
+        for kind, values in (("initial", self.initial), ("final", self.final or {})):
+            for name, value in values.items():
+                kept = self.masks.get(name)
+                tensors[f"{kind}/{name}"] = np.ascontiguousarray(value if kept is None else value[kept.astype(bool)])
+        for name, mask in self.masks.items():
+            held = self.initial[name][~mask.astype(bool)]
+            if held.any():
+                tensors[f"held/{name}"] = held
+        header = {
+            "format": FORMAT,
+            "shapes": {name: list(mask.shape) for name, mask in self.masks.items()},
+            "trained": self.final is not None,
+            "level": self.level,
+            "metrics": dict(self.metrics),
+            "found": dict(self.found),
+        }
+        with whole_file(path) as unfinished:
+            save_file(tensors, unfinished, metadata={"ticket": json.dumps(header)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Ticket:
+        """Reads a ticket file.
+
+        Raises:
+          FileNotFoundError: If there is no such file.
+          TicketError: If it is not a ticket, or not a whole one.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        header = read_header(path)
+        try:
+            tensors = load_file(path)
+            masks = {name: _unpack(tensors[f"mask/{name}"], shape) for name, shape in header["shapes"].items()}
+            held = {name: tensors.get(f"held/{name}", 0) for name in masks}
+            kinds = {
+                kind: {
+                    name.removeprefix(f"{kind}/"): value
+                    for name, value in tensors.items()
+                    if name.startswith(f"{kind}/")
+                }
+                for kind in ("initial", "final")
+            }
+            for values in kinds.values():
+                for name in masks.keys() & values.keys():
+                    values[name] = _scatter(values[name], held[name], masks[name])
+            if set(masks) - set(kinds["initial"]):
+                raise KeyError("initial")
+        except (SafetensorError, KeyError, ValueError, TypeError, IndexError) as error:
+            raise TicketError(f"Expected a whole ticket file, but {os.fspath(path)!r} is damaged ({error}).") from error
+        return cls(
+            masks,
+            kinds["initial"],
+            kinds["final"] if header["trained"] else None,
+            level=header["level"],
+            metrics=header["metrics"],
+            found=header["found"],
+        )
+
+
+def read_header(path: str | os.PathLike) -> dict[str, Any]:
+    """The header of a ticket file (level, metrics, found, shapes) without reading its arrays."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {})["ticket"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise TicketError(f"Expected a ticket file, but {os.fspath(path)!r} is not one ({error}).") from error
+    if header.get("format") != FORMAT:
+        raise TicketError(
+            f"Expected a ticket of format {FORMAT!r}, but {os.fspath(path)!r} has {header.get('format')!r}."
+        )
+    return header
+
+
+def _unpack(bits: np.ndarray, shape: list[int]) -> np.ndarray:
+    return np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape)
+
+
+def _scatter(kept: np.ndarray, held: np.ndarray | int, mask: np.ndarray) -> np.ndarray:
+    whole = np.zeros(mask.shape, kept.dtype)
+    whole[mask.astype(bool)] = kept
+    whole[~mask.astype(bool)] = held
+    return whole

@@ -1,0 +1,419 @@
+"""`Trainer`: the fast training loop, and the papers' measurements along the way.
+
+Whole stretches of steps run inside one compiled function, on data that lies on the device. Each call trains a model for
+the same number of steps in the same data order with a fresh optimizer: what `find_ticket` does at every level. For anything
+this loop does not do, `find_ticket` takes your own function around `model.fit` instead.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_lottery.errors import DataError, LotteryError, NonFiniteLossError
+from tf_lottery.layers import gradient_masks
+from tf_lottery.weights import fresh_optimizer, loss_scaling, sublayers
+
+Examples = tuple[np.ndarray, np.ndarray]
+
+
+class Trainer:
+    """Trains a model for a fixed number of steps and finds its early stop: a `train` function for `find_ticket`.
+
+    The training set is reshuffled each epoch and the last incomplete batch of an epoch is dropped. Every `eval_every`
+    steps the validation loss is measured. The early stop is the step of minimum validation loss, found afterwards; its
+    test accuracy is exact, whatever `test_every` is, because the weights of that step are kept for it.
+
+    Masked weights are frozen: their gradients are masked before the optimizer sees them.
+
+    Args:
+      x: Training inputs, an array (N, ...); it may be memory-mapped.
+      y: Training targets, an array (N, ...).
+      steps: Steps (batches) to train.
+      validation: `(x, y)` for the early stop.
+      test: `(x, y)` for test accuracy.
+      optimizer: A Keras optimizer, its name or config. Each call starts from a fresh copy, so its state and learning-rate
+        schedule start anew.
+      loss: A Keras loss, its name or config; by default the cross-entropy of integer labels and logits.
+      metric: A function `(y_true, y_pred)` -> one value per example; by default accuracy.
+      batch_size: Examples in a step.
+      eval_every: Steps between measurements of the validation set.
+      test_every: Steps between measurements of the test set, for the curve; by default ten times `eval_every`.
+      augment: A function `(x, seed) -> x` applied to each training batch in the graph; `seed` is an int32 tensor (2,) made of
+        `seed` and the step.
+      seed: Decides the data order and the augmentation.
+      jit_compile: Whether to compile with XLA; `"auto"` compiles on a GPU, and on a CPU for nets of matrix products only,
+        because there XLA slows convolutions and recurrent layers down.
+      device_bytes: A data set up to this size is put on the device as a whole; a larger one is fed by a `tf.data` pipeline,
+        with the same results.
+
+    Attributes:
+      curve: After a call, a list of dicts, one per measurement: step, train_loss (mean since the last one),
+        validation_loss, validation_accuracy, test_accuracy (None where it was not measured).
+
+    Raises:
+      LotteryError: If a number is out of range.
+      DataError: If the data do not fit each other, or the model.
+
+    Example:
+
+    >>> rng = np.random.default_rng(0)
+    >>> x, y = rng.normal(size=(200, 4)).astype("float32"), rng.integers(0, 2, 200)
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> trainer = Trainer(x, y, steps=20, batch_size=50, validation=(x, y), test=(x, y), eval_every=10)
+    >>> sorted(trainer(model))[:3]
+    ['early_stop_step', 'early_stop_test_accuracy', 'early_stop_validation_accuracy']
+
+    Reference: Frankle & Carbin (2019), section 2 and appendix: early stop, and its test accuracy.
+    """
+
+    def __init__(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        *,
+        steps: int,
+        validation: Examples | None = None,
+        test: Examples | None = None,
+        optimizer: keras.optimizers.Optimizer | str | dict = "adam",
+        loss: keras.losses.Loss | str | dict | None = None,
+        metric: Callable | None = None,
+        batch_size: int = 60,
+        eval_every: int = 100,
+        test_every: int | None = None,
+        augment: Callable | None = None,
+        seed: int = 0,
+        jit_compile: bool | str = "auto",
+        device_bytes: int = 2**30,
+    ):
+        for name, value in (("steps", steps), ("batch_size", batch_size), ("eval_every", eval_every)):
+            if value < 1:
+                raise LotteryError(f"Expected {name} of at least 1, but received {value}.")
+        self.sets = {"train": (x, y), "validation": validation, "test": test}
+        self.sets = {name: _checked_set(name, pair) for name, pair in self.sets.items() if pair is not None}
+        if batch_size > len(y):
+            raise DataError(f"Expected at least batch_size={batch_size} training examples, but received {len(y)}.")
+        self.steps, self.batch_size, self.seed = steps, batch_size, seed
+        self.eval_every, self.test_every = eval_every, test_every or 10 * eval_every
+        self.optimizer = keras.optimizers.get(optimizer)
+        self.loss = keras.losses.get(loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        self.metric, self.augment = metric or _accuracy, augment
+        self.jit_compile, self.device_bytes = jit_compile, device_bytes
+        self.curve: list[dict] = []
+        self._loop: _Loop | None = None
+        self._resident = tuple(map(tf.constant, self.sets["train"])) if self._fits("train") else None
+        self._batches = {name: self._in_batches(name) for name in self.sets if name != "train"}
+
+    def __call__(self, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict[str, float]:
+        """Trains `model` and returns its metrics.
+
+        Args:
+          model: A built model, wrapped or plain.
+          callbacks: Keras callbacks. `on_train_begin`, `on_train_end` and, at the end of each stretch of steps,
+            `on_train_batch_end(step - 1, logs)` are called; `logs` has `step` and, where they were measured, the
+            entries of the curve. A stretch ends at every multiple of `eval_every` and at the steps that a callback
+            lists in an attribute `at_steps`.
+
+        Returns:
+          early_stop_step, early_stop_validation_loss, early_stop_validation_accuracy, early_stop_test_accuracy,
+          final_train_loss, final_validation_accuracy, final_test_accuracy, seconds; those of validation and test only
+          where there is such a set.
+
+        Raises:
+          NonFiniteLossError: If the training loss becomes NaN or infinite; the curve up to there is kept.
+        """
+        began, self.curve = time.perf_counter(), []
+        loop = self._loop_for(model)
+        for callback in callbacks:
+            callback.set_model(model)
+            callback.on_train_begin()
+        best, metrics = None, {}
+        losses: list[tuple[int, float]] = []
+        for step, count, loss in self._train(loop, callbacks):
+            losses.append((count, loss))
+            row = {}
+            if step % self.eval_every == 0 or step == self.steps:
+                mean = sum(n * value for n, value in losses) / sum(n for n, _ in losses)
+                row, losses = self._measure(loop, step, mean), []
+                self.curve.append(row)
+                if best is None or row.get("validation_loss", np.inf) < best[0]["validation_loss"]:
+                    best = (row, loop.values()) if "validation" in self.sets else None
+            for callback in callbacks:
+                callback.on_train_batch_end(step - 1, {"step": step, **row})
+        for callback in callbacks:
+            callback.on_train_end()
+        if best:
+            row, values = best
+            if "test" in self.sets and row["test_accuracy"] is None:
+                final = loop.values()
+                loop.assign(values)
+                row["test_accuracy"] = self._evaluate(loop, "test")[1]
+                loop.assign(final)
+            metrics |= {f"early_stop_{key}": value for key, value in row.items() if key != "train_loss"}
+        last = self.curve[-1]
+        metrics |= {f"final_{key}": last[key] for key in last if key in _FINAL}
+        metrics["seconds"] = round(time.perf_counter() - began, 3)
+        return metrics
+
+    def _train(self, loop: _Loop, callbacks) -> Iterator[tuple[int, int, float]]:
+        """Runs stretch after stretch; yields the step reached, the steps since the last one, and their mean loss."""
+        extra = sorted({at for callback in callbacks for at in getattr(callback, "at_steps", ())})
+        step = 0
+        for x, y, rows, count in self._stretches(extra):
+            loss, bad = loop.run(x, y, rows, count, tf.constant(step))
+            if bad >= 0:
+                raise NonFiniteLossError(step + int(bad) + 1)
+            step += int(count)
+            yield step, int(count), float(loss)
+
+    def _stretches(self, extra: Sequence[int]) -> Iterator[tuple]:
+        """(x, y, rows, count): in step i of a stretch the batch is `x[rows[i]], y[rows[i]]`; only `count` rows are used."""
+        longest = min(self.eval_every, self.steps)
+        if self._resident:
+            for rows in self._orders(extra, longest):
+                padded = np.zeros((longest, self.batch_size), np.int32)
+                padded[: len(rows)] = rows
+                yield *self._resident, tf.constant(padded), tf.constant(len(rows))
+            return
+        x, y = self.sets["train"]
+        bytes_a_batch = max(1, (x.nbytes + y.nbytes) // len(y)) * self.batch_size
+        longest = max(1, min(longest, self.device_bytes // bytes_a_batch))
+        own_rows = tf.reshape(tf.range(longest * self.batch_size), (longest, self.batch_size))
+
+        def gather():
+            for rows in self._orders(extra, longest):
+                flat = np.zeros(longest * self.batch_size, np.int64)
+                flat[: rows.size] = rows.ravel()
+                yield x[flat], y[flat], np.int32(len(rows))
+
+        spec = [tf.TensorSpec((longest * self.batch_size, *a.shape[1:]), a.dtype) for a in (x, y)]
+        feed = tf.data.Dataset.from_generator(gather, output_signature=(*spec, tf.TensorSpec((), tf.int32)))
+        for x_part, y_part, count in feed.prefetch(1):
+            yield x_part, y_part, own_rows, count
+
+    def _orders(self, extra: Sequence[int], longest: int) -> Iterator[np.ndarray]:
+        """The examples of each step, (steps of a stretch, batch_size), cut into stretches."""
+        ends = {*range(self.eval_every, self.steps, self.eval_every), *extra, self.steps}
+        per_epoch = len(self.sets["train"][1]) // self.batch_size
+        epoch, step, order = -1, 0, None
+        for end in sorted(end for end in ends if 0 < end <= self.steps):
+            while step < end:
+                rows = []
+                for at in range(step, min(end, step + longest)):
+                    if at // per_epoch != epoch:
+                        epoch = at // per_epoch
+                        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.sets["train"][1]))
+                    rows.append(order[(at % per_epoch) * self.batch_size :][: self.batch_size])
+                step += len(rows)
+                yield np.stack(rows)
+
+    def _measure(self, loop: _Loop, step: int, train_loss: float) -> dict:
+        row = {"step": step, "train_loss": train_loss}
+        if "validation" in self.sets:
+            row["validation_loss"], row["validation_accuracy"] = self._evaluate(loop, "validation")
+        if "test" in self.sets:
+            due = step % self.test_every == 0 or step == self.steps
+            row["test_accuracy"] = self._evaluate(loop, "test")[1] if due else None
+        return row
+
+    def _evaluate(self, loop: _Loop, name: str) -> tuple[float, float]:
+        """Mean loss and mean metric over a whole set."""
+        sums = sum(loop.evaluate(x, y).numpy().astype(float) for x, y in self._batches[name])
+        return tuple((sums / len(self.sets[name][1])).tolist())
+
+    def _fits(self, name: str) -> bool:
+        return sum(array.nbytes for array in self.sets[name]) <= self.device_bytes
+
+    def _in_batches(self, name: str) -> Sequence[tuple]:
+        """The batches of an evaluation set; on the device if the set fits, else cut from the arrays as they are asked for."""
+        slices = [slice(start, start + _EVAL_BATCH) for start in range(0, len(self.sets[name][1]), _EVAL_BATCH)]
+        batches = _Lazily(lambda at: tuple(array[at] for array in self.sets[name]), slices)
+        return [tuple(map(tf.constant, batch)) for batch in batches] if self._fits(name) else batches
+
+    def _loop_for(self, model: keras.Model) -> _Loop:
+        """The compiled loop of the last model is kept: the levels of a search compile once."""
+        _check_fit(model, *self.sets["train"])
+        if self._loop is None or not self._loop.serves(model):
+            self._loop = _Loop(model, self)
+        self._loop.reset()
+        return self._loop
+
+
+_EVAL_BATCH = 1_000
+_FINAL = ("train_loss", "validation_accuracy", "test_accuracy")
+
+
+class _Lazily:
+    """An iterable that maps a function over items anew each time it is walked."""
+
+    def __init__(self, function: Callable, items: Sequence):
+        self.function, self.items = function, items
+
+    def __iter__(self) -> Iterator:
+        return map(self.function, self.items)
+
+
+class _Loop:
+    """The compiled steps and measurements of one model."""
+
+    def __init__(self, model: keras.Model, trainer: Trainer):
+        self.model = model
+        self.plain, self.masks, self.held = gradient_masks(model)
+        self.trained = list(self.plain.trainable_variables)
+        self.trainer = trainer
+        self.optimizer = loss_scaling(fresh_optimizer(trainer.optimizer), self.plain)
+        self.optimizer.build(self.trained)
+        self._start = [np.array(v.value) for v in self.optimizer.variables]
+        jit = _xla_pays(self.plain) if trainer.jit_compile == "auto" else bool(trainer.jit_compile)
+        self.run = tf.function(self._run, jit_compile=jit)
+        self.evaluate = tf.function(self._evaluate)  # large batches: twice as fast without XLA on a CPU, as measured
+
+    def serves(self, model: keras.Model) -> bool:
+        """Whether this loop was compiled for that model as it is now: the same masks, the same trainable variables."""
+        if model is not self.model:
+            return False
+        now = gradient_masks(model)[0].trainable_variables
+        return len(now) == len(self.trained) and all(a is b for a, b in zip(now, self.trained))
+
+    def reset(self) -> None:
+        """The optimizer as it was built: no momentum, step 0."""
+        for variable, value in zip(self.optimizer.variables, self._start):
+            variable.assign(value)
+
+    def values(self) -> list[np.ndarray]:
+        return [np.array(v.value) for v in self.plain.variables]
+
+    def assign(self, values: list[np.ndarray]) -> None:
+        for variable, value in zip(self.plain.variables, values):
+            variable.assign(value)
+
+    def _run(self, x, y, rows, count, first):
+        """`count` training steps; returns their mean loss and the first step whose loss was not finite, or -1."""
+        total, bad = tf.constant(0.0), tf.constant(-1)
+        for i in tf.range(count):
+            loss = self._step(tf.gather(x, rows[i]), tf.gather(y, rows[i]), first + i)
+            total += loss
+            bad = tf.where((bad < 0) & ~tf.math.is_finite(loss), i, bad)
+        return total / tf.cast(count, tf.float32), bad
+
+    def _step(self, x, y, step):
+        if self.trainer.augment is not None:
+            x = self.trainer.augment(x, tf.stack([self.trainer.seed, step]))
+        with tf.GradientTape() as tape:
+            loss = tf.cast(self.trainer.loss(y, self.plain(x, training=True)), tf.float32)
+            total = tf.add_n([loss, *(tf.cast(extra, tf.float32) for extra in self.plain.losses)])
+            scaled = self.optimizer.scale_loss(total)
+        gradients = tape.gradient(scaled, [v.value for v in self.trained])
+        self.optimizer.apply(
+            [
+                g if g is None or id(v) not in self.masks else g * self.masks[id(v)].value
+                for g, v in zip(gradients, self.trained)
+            ],
+            self.trained,
+        )
+        for v in self.trained:  # weight decay, and optimizers that mix the weights of a kernel, move pruned weights too
+            if id(v) in self.held:
+                v.assign(v.value * self.masks[id(v)].value + self.held[id(v)].value)
+        return total
+
+    def _evaluate(self, x, y):
+        """Summed loss and summed metric of a batch."""
+        outputs = self.plain(x, training=False)
+        size = tf.cast(tf.shape(y)[0], tf.float32)
+        loss = tf.cast(self.trainer.loss(y, outputs), tf.float32) * size
+        return tf.stack([loss, tf.reduce_sum(tf.cast(self.trainer.metric(y, outputs), tf.float32))])
+
+
+def _xla_pays(model: keras.Model) -> bool:
+    """On a GPU always; on a CPU for nets of matrix products only, where it is several times faster, as measured."""
+    if tf.config.list_physical_devices("GPU"):
+        return True
+    recurrent = any(isinstance(layer, keras.layers.RNN) for layer in sublayers(model))
+    return not recurrent and all(len(v.shape) <= 2 for v in model.trainable_variables)
+
+
+def _accuracy(y_true, y_pred):
+    """1 where the prediction is right: integer labels, one-hot labels, or one output per example cut at 1/2."""
+    if y_pred.shape[-1] == 1:
+        return keras.metrics.binary_accuracy(tf.reshape(y_true, tf.shape(y_pred)), y_pred)
+    if len(y_true.shape) == len(y_pred.shape) and y_true.shape[-1] == y_pred.shape[-1]:
+        return keras.metrics.categorical_accuracy(y_true, y_pred)
+    return keras.metrics.sparse_categorical_accuracy(y_true, y_pred)
+
+
+def _checked_set(name: str, pair: Examples) -> Examples:
+    x, y = (np.asanyarray(a) for a in pair)
+    if len(x) != len(y) or not len(x):
+        raise DataError(f"Expected as many {name} inputs as targets, at least one, but received {len(x)} and {len(y)}.")
+    return tuple(a.astype(np.float32) if a.dtype == np.float64 else a for a in (x, y))
+
+
+def _check_fit(model: keras.Model, x: np.ndarray, y: np.ndarray) -> None:
+    """One sentence now instead of a page from the first matrix product."""
+    plain = gradient_masks(model)[0]
+    if not plain.built:
+        raise LotteryError(
+            f"Expected a built model, but {model.name!r} has no weights yet: build it or call it on data first."
+        )
+    shape = getattr(plain, "input_shape", None)
+    if isinstance(shape, tuple) and (
+        len(shape) != x.ndim or any(a not in (None, b) for a, b in zip(shape[1:], x.shape[1:]))
+    ):
+        raise DataError(
+            f"Expected inputs of shape {shape[1:]} for model {plain.name!r}, but the data have {x.shape[1:]}."
+        )
+    shape = getattr(plain, "output_shape", None)
+    integers = y.ndim == 1 and np.issubdtype(y.dtype, np.integer)
+    if (
+        integers
+        and isinstance(shape, tuple)
+        and shape[-1]
+        and shape[-1] > 1
+        and not 0 <= y.min() <= y.max() < shape[-1]
+    ):
+        raise DataError(
+            f"Expected labels in [0, {shape[-1]}) for model {plain.name!r}, but the data have {y.min()} to {y.max()}."
+        )
+
+
+@keras.saving.register_keras_serializable("tf_lottery")
+class WarmUpThenDrop(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that rises linearly from 0 for `warmup` steps, and is multiplied by `factor` at each drop.
+
+    `rate(t) = peak * min(1, t / warmup) * factor ** (number of drops <= t)`: the schedules of Frankle & Carbin (2019,
+    section 4) for Resnet-18 and VGG-19.
+
+    Args:
+      peak: The learning rate after warm-up.
+      warmup: Steps of warm-up; 0 for none.
+      drops: Steps from which on the rate is multiplied by `factor` once more.
+      factor: In (0, 1].
+
+    Example:
+
+    >>> schedule = WarmUpThenDrop(0.1, warmup=10, drops=(20, 30))
+    >>> [round(float(schedule(step)), 4) for step in (0, 5, 10, 20, 30)]
+    [0.0, 0.05, 0.1, 0.01, 0.001]
+    """
+
+    def __init__(self, peak: float, warmup: int = 0, drops: Sequence[int] = (), factor: float = 0.1):
+        if peak <= 0 or warmup < 0 or not 0 < factor <= 1 or sorted(drops) != list(drops):
+            raise LotteryError(
+                "Expected peak > 0, warmup >= 0, factor in (0, 1] and rising drops, but received "
+                f"peak={peak}, warmup={warmup}, factor={factor}, drops={list(drops)}."
+            )
+        self.peak, self.warmup, self.drops, self.factor = peak, warmup, tuple(drops), factor
+
+    def __call__(self, step):
+        step = tf.cast(step, tf.float32)
+        rate = self.peak * (tf.minimum(1.0, step / self.warmup) if self.warmup else 1.0)
+        for drop in self.drops:
+            rate *= tf.where(step >= drop, self.factor, 1.0)
+        return rate
+
+    def get_config(self) -> dict:
+        return {"peak": self.peak, "warmup": self.warmup, "drops": list(self.drops), "factor": self.factor}

@@ -1,0 +1,196 @@
+"""Which variables of a Keras model are prunable, under which name, at which rate, and how to draw them anew."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from tf_lottery.errors import LotteryError
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"Expected Keras to run on TensorFlow, but it runs on {keras.backend.backend()!r}: set KERAS_BACKEND=tensorflow."
+    )
+
+Prunable = str | Callable[[keras.layers.Layer, keras.Variable], bool] | Sequence[str | int] | None
+Fraction = float | Mapping[str, float] | Callable[["Kernel"], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A prunable kernel: the variable, its unique path in the model, the layer it belongs to."""
+
+    path: str
+    variable: keras.Variable
+    layer: keras.layers.Layer
+    is_output: bool  # the last prunable kernel of the model
+
+
+def sublayers(layer: keras.layers.Layer, *, recursive: bool = True) -> list[keras.layers.Layer]:
+    """The layers inside a layer or model, each once, without itself.
+
+    Keras has no public way to walk the layers of a layer, so this is the one private name the library uses; a test
+    notices when it moves.
+    """
+    return layer._flatten_layers(include_self=False, recursive=recursive)
+
+
+def by_path(variables: Sequence[keras.Variable]) -> dict[str, keras.Variable]:
+    """Variables under unique paths: where a path stands more than once, the later ones end in `#2`, `#3`, ..."""
+    named: dict[str, keras.Variable] = {}
+    for variable in variables:
+        path, count = variable.path, 1
+        while path in named:
+            count += 1
+            path = f"{variable.path}#{count}"
+        named[path] = variable
+    return named
+
+
+def prunable_kernels(model: keras.layers.Layer, prunable: Prunable = None) -> list[Kernel]:
+    """The kernels of a built model that can be pruned, in the order of `model.variables`.
+
+    By default these are the trainable variables of rank 2 or more whose name ends in `kernel`: those of convolutions,
+    dense-like layers, attention projections and recurrent cells; not biases, normalisation or embeddings. A layer that
+    has TF-MOT's `get_prunable_weights()` speaks for itself. Layers of any other kind follow the same rule, so an unknown
+    layer is masked or left alone and never an error.
+
+    Args:
+      model: A built layer or model.
+      prunable: What to prune instead: a regular expression searched in variable paths, a predicate
+        `(layer, variable) -> bool`, or a sequence of paths or of positions in `model.variables`.
+
+    Raises:
+      LotteryError: If a path or position is not there.
+    """
+    named = by_path(model.variables)
+    owners = _owners(model)
+    chosen = _selection(model, named, owners, prunable)
+    kernels = [(path, variable) for path, variable in named.items() if id(variable) in chosen]
+    return [
+        Kernel(path, variable, owners[id(variable)], is_output=path == kernels[-1][0]) for path, variable in kernels
+    ]
+
+
+def _owners(model: keras.layers.Layer) -> dict[int, keras.layers.Layer]:
+    """The layer that made each variable: it holds the variable, and no layer inside it does."""
+    owners = {}
+    for layer in [model, *sublayers(model)]:
+        below = {id(v) for child in sublayers(layer, recursive=False) for v in child.variables}
+        owners.update((id(v), layer) for v in layer.variables if id(v) not in below)
+    return owners
+
+
+def _selection(model, named, owners, prunable: Prunable) -> set[int]:
+    if prunable is None:
+        chosen = {id(v) for v in named.values() if _is_kernel(v)}
+        for layer in [model, *sublayers(model)]:
+            if hasattr(layer, "get_prunable_weights"):
+                chosen -= {id(v) for v in layer.variables}
+                chosen |= {id(v) for v in layer.get_prunable_weights()}
+        return chosen
+    if isinstance(prunable, str):
+        return {id(v) for path, v in named.items() if re.search(prunable, path)}
+    if callable(prunable):
+        return {id(v) for v in named.values() if prunable(owners[id(v)], v)}
+    variables = list(named.values())
+    chosen = set()
+    for key in prunable:
+        known = 0 <= key < len(variables) if isinstance(key, int) else key in named
+        if not known:
+            raise LotteryError(
+                f"Expected prunable to name variables of the model ({', '.join(named)}), but received {key!r}."
+            )
+        chosen.add(id(variables[key] if isinstance(key, int) else named[key]))
+    return chosen
+
+
+def _is_kernel(variable: keras.Variable) -> bool:
+    return (
+        variable.trainable
+        and len(variable.shape) >= 2
+        and variable.name.endswith("kernel")
+        and "float" in keras.backend.standardize_dtype(variable.dtype)
+    )
+
+
+def prune_fractions(kernels: Sequence[Kernel], prune_fraction: Fraction) -> dict[str, float]:
+    """The share of its remaining weights that each kernel loses in a round.
+
+    Args:
+      kernels: The prunable kernels.
+      prune_fraction: A number in (0, 1) for all; or a mapping whose keys are tried in order, the first that fits a kernel
+        decides: `"output"` (the model's last kernel), the name of a layer class or of one of its bases (`"Dense"`), or a
+        regular expression searched in the path; or a function of the `Kernel`. 0 leaves a kernel dense.
+
+    Raises:
+      LotteryError: If a fraction is out of range, a kernel is not covered, or nothing would be pruned.
+
+    Example: the rates of Frankle & Carbin (2019, Figure 2) for Conv-2 are
+    `{"output": 0.1, "Conv2D": 0.1, "Dense": 0.2}`.
+    """
+    if callable(prune_fraction):
+        fractions = {kernel.path: prune_fraction(kernel) for kernel in kernels}
+    elif isinstance(prune_fraction, Mapping):
+        fractions = {kernel.path: _first_fit(kernel, prune_fraction) for kernel in kernels}
+    else:
+        fractions = {kernel.path: prune_fraction for kernel in kernels}
+        if not 0 < prune_fraction < 1:
+            raise LotteryError(f"Expected prune_fraction in (0, 1), but received {prune_fraction}.")
+    for path, fraction in fractions.items():
+        if not 0 <= fraction < 1:
+            raise LotteryError(f"Expected a prune_fraction in [0, 1) for kernel {path!r}, but received {fraction}.")
+    if not any(fractions.values()):
+        raise LotteryError("Expected a prune_fraction above 0 for at least one kernel, but all are 0.")
+    return fractions
+
+
+def _first_fit(kernel: Kernel, rates: Mapping[str, float]) -> float:
+    classes = {base.__name__ for base in type(kernel.layer).__mro__}
+    for key, rate in rates.items():
+        if (key == "output" and kernel.is_output) or key in classes or re.search(key, kernel.path):
+            return rate
+    raise LotteryError(
+        f"Expected prune_fraction to cover every kernel, but none of {', '.join(map(repr, rates))} fits {kernel.path!r} of a {type(kernel.layer).__name__}."
+    )
+
+
+def draw(kernel: Kernel, seed: int) -> np.ndarray:
+    """A fresh sample of the kernel from its layer's own initializer, the same for the same seed.
+
+    Raises:
+      LotteryError: If the layer does not say how the kernel was initialised.
+    """
+    for attribute in _initializer_names(kernel.variable.name):
+        initializer = getattr(kernel.layer, attribute, None)
+        if isinstance(initializer, keras.initializers.Initializer):
+            config = initializer.get_config()
+            if "seed" in config:
+                initializer = type(initializer).from_config({**config, "seed": seed})
+            return keras.ops.convert_to_numpy(initializer(kernel.variable.shape, dtype=kernel.variable.dtype))
+    raise LotteryError(
+        f"Expected a layer that knows its kernel's initializer, but {type(kernel.layer).__name__} has none of {', '.join(_initializer_names(kernel.variable.name))} for {kernel.path!r}."
+    )
+
+
+def _initializer_names(name: str) -> list[str]:
+    """`kernel` -> kernel_initializer; `recurrent_kernel` -> recurrent_initializer; a depthwise `kernel` -> its own."""
+    names = [f"{name}_initializer", f"{name.removesuffix('_kernel')}_initializer"]
+    return list(dict.fromkeys(names + (["depthwise_initializer"] if name == "kernel" else [])))
+
+
+def fresh_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """A new optimizer of the same configuration, without state."""
+    return type(optimizer).from_config(optimizer.get_config())
+
+
+def loss_scaling(optimizer: keras.optimizers.Optimizer, model: keras.layers.Layer) -> keras.optimizers.Optimizer:
+    """The optimizer, in a `LossScaleOptimizer` if the model computes in float16: small gradients would vanish there."""
+    needed = model.dtype_policy.name == "mixed_float16" and not isinstance(
+        optimizer, keras.optimizers.LossScaleOptimizer
+    )
+    return keras.optimizers.LossScaleOptimizer(optimizer) if needed else optimizer
