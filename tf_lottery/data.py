@@ -95,7 +95,9 @@ def _from_tfds(name: str, data_dir: str | os.PathLike | None) -> Dataset:
         try:
             x, y = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, as_supervised=True))
         except (ValueError, TypeError) as error:
-            raise DataError(f"Expected a data set whose inputs have one shape, but {name!r} has not ({error}).") from None
+            raise DataError(
+                f"Expected a data set whose inputs have one shape, but {name!r} has not ({error})."
+            ) from None
         sets[split] = x.astype(np.float32) / (255 if x.dtype == np.uint8 else 1), y.astype(np.int32)
     classes = int(sets["train"][1].max()) + 1
     if "validation" in sets:
@@ -147,5 +149,3 @@ def _numpy_state_kept() -> Iterator[None]:
         yield
     finally:
         np.random.set_state(state)  # noqa: NPY002
-
-

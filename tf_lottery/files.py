@@ -27,10 +27,10 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     unfinished = Path(name)
     try:
         yield unfinished
-        with open(unfinished, "rb") as written:
+        with unfinished.open("rb") as written:
             os.fsync(written.fileno())  # a rename that outlives the bytes it names would leave an empty file
         unfinished.chmod(0o666 & ~_umask())
-        os.replace(unfinished, path)
+        unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 

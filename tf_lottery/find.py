@@ -103,8 +103,6 @@ def find_ticket(
     _check(levels, scope, rewind_to, one_shot, reset)
     masked = layers.wrap(model, prunable, held=pruned is not treatments.zero)
     fractions = weights.prune_fractions(_kernels(masked), prune_fraction)
-    treat = _Treatment(masked, survivors, pruned, seed)
-
     given = [start_from] if isinstance(start_from, Ticket) else start_from
     given = [layers.in_paths_of(masked, ticket) for ticket in given]
 
@@ -114,6 +112,7 @@ def find_ticket(
             last = _trained(masked, train, last, rewind_to)
             yield last
         first = given[0] if len(given) > 1 else last
+        treat = _Treatment(masked.kernels, first, survivors, pruned, seed)
         for level in range(last.level + 1, levels + 1):
             parent = first if one_shot else last
             rates = {path: 1 - (1 - f) ** level for path, f in fractions.items()} if one_shot else fractions
@@ -166,17 +165,16 @@ def retrain_ticket(
     masked = layers.wrap(model, held=pruned is not treatments.zero)
     rng = np.random.default_rng([seed, ticket.level, 1])
     new = masks.shuffled(ticket.masks, rng) if random_mask else ticket.masks
-    start = _Treatment(masked, survivors, pruned, seed)(dense.initial, dense.final, new, ticket.level)
+    start = _Treatment(masked.kernels, dense, survivors, pruned, seed)(dense.initial, dense.final, new, ticket.level)
     return _trained(masked, train, Ticket(new, start, level=ticket.level, found=found))
 
 
 class _Treatment:
     """Gives all variables the values a level starts from."""
 
-    def __init__(self, masked, survivors: Callable, pruned: Callable, seed: int):
-        self.kernels, self.survivors, self.pruned, self.seed = _kernels(masked), survivors, pruned, seed
-        values = layers.get_values(masked)
-        self.scales = {kernel.path: float(np.std(values[kernel.path])) for kernel in self.kernels}
+    def __init__(self, kernels, first: Ticket, survivors: Callable, pruned: Callable, seed: int):
+        self.kernels, self.survivors, self.pruned, self.seed = kernels, survivors, pruned, seed
+        self.scales = {kernel.path: float(np.std(first.initial[kernel.path])) for kernel in kernels}
 
     def __call__(
         self, initial: Arrays, final: Arrays, new: Arrays, level: int, survivors: Callable | None = None

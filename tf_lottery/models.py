@@ -40,7 +40,9 @@ class Preset:
     optimizer: str = "adam"
     warmup: int = 0
     lr_drops: tuple[int, ...] = ()
-    prune_fraction: float | Mapping[str, float] = field(default_factory=lambda: {"output": 0.1, "Conv2D": 0.1, "Dense": 0.2})
+    prune_fraction: float | Mapping[str, float] = field(
+        default_factory=lambda: {"output": 0.1, "Conv2D": 0.1, "Dense": 0.2}
+    )
     scope: str = "layer"
     levels: int = 24
     eval_every: int = 100

@@ -96,6 +96,7 @@ class Ticket:
             "shapes": {name: list(mask.shape) for name, mask in self.masks.items()},
             "trained": self.final is not None,
             "level": self.level,
+            "density": self.density,
             "metrics": dict(self.metrics),
             "found": dict(self.found),
         }

@@ -15,7 +15,7 @@ The arguments, for one kernel:
 - `mask`: the new mask, 1 = kept.
 - `rng`: a `numpy.random.Generator`.
 - `draw`: `draw()` returns a fresh sample of the kernel from its layer's own initializer.
-- `scale`: the standard deviation of the kernel's original initial values, all of them (population formula).
+- `scale`: the standard deviation of the initial values of the search's first level, all of the kernel's (population formula).
 
 References: Frankle & Carbin (2019), section 2 (rewind, reinit); Zhou et al. (2019), section 3 (what pruned weights hold)
 and section 4 (signs); Renda et al. (2020, arXiv 2003.02389) for `keep`, there "learning rate rewinding".

@@ -1,0 +1,109 @@
+"""absl flags from settings: one flag per dataclass field, its help from the field's metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+import textwrap
+import typing
+from collections.abc import Callable, Mapping
+
+from absl import flags
+
+from tf_lottery.errors import LotteryError
+
+
+class _Fraction(flags.ArgumentParser):
+    """A number, or `kind=number,kind=number`."""
+
+    def parse(self, text):
+        try:
+            if not isinstance(text, str) or "=" not in text:
+                return float(text)
+            return {key: float(value) for key, _, value in (part.rpartition("=") for part in text.split(","))}
+        except ValueError:
+            raise ValueError(f"expected a number, or kind=number,kind=number, but received {text!r}") from None
+
+
+class Steps(flags.ArgumentParser):
+    """Whole numbers and ranges, as in `1,4-6`."""
+
+    def parse(self, text):
+        try:
+            ends = [tuple(map(int, part.split("-"))) for part in text.split(",") if part]
+            return tuple(n for end in ends for n in range(end[0], end[-1] + 1))
+        except ValueError:
+            raise ValueError(f"expected whole numbers or ranges as in 1,4-6, but received {text!r}") from None
+
+
+_DEFINE: Mapping[type, Callable] = {
+    str: flags.DEFINE_string,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    bool: flags.DEFINE_boolean,
+}
+
+
+class Flags:
+    """The flags of one command.
+
+    Args:
+      usage: What the command does: the first lines of its help.
+      settings: Dataclasses whose fields become flags.
+    """
+
+    def __init__(self, usage: str, *settings: type):
+        self.values, self.usage, self.settings = flags.FlagValues(), usage, settings
+        self.order: list[str] = []
+        for cls in settings:
+            hints = typing.get_type_hints(cls)
+            for field in dataclasses.fields(cls):
+                default = None if field.default is dataclasses.MISSING else field.default
+                self.define(field.name, _kind(field.name, hints[field.name]), default, field.metadata["help"])
+        self.define("help", bool, False, "Show this help.")
+
+    def define(self, name: str, kind: type | flags.ArgumentParser, default, help: str) -> None:
+        self.order.append(name)
+        if isinstance(kind, flags.ArgumentParser):
+            flags.DEFINE(kind, name, default, help, self.values)
+        else:
+            _DEFINE[kind](name, default, help, flag_values=self.values)
+
+    def parse(self, argv: list[str]) -> list:
+        """Reads the command line (without the command's name) and returns an instance of each settings class.
+
+        Raises:
+          LotteryError: If a flag is unknown or its value cannot be read.
+        """
+        try:
+            rest = self.values(["tf-lottery", *argv])[1:]
+        except flags.Error as error:
+            raise LotteryError(f"{str(error).rstrip('.')}. --help lists the flags.") from None
+        if self.values["help"].value:
+            print(self.help())
+            sys.exit(0)
+        if rest:
+            raise LotteryError(f"Expected flags only, as in --name=value, but received {rest[0]!r}.")
+        return [cls(**{f.name: self.values[f.name].value for f in dataclasses.fields(cls)}) for cls in self.settings]
+
+    def __getitem__(self, name: str):
+        return self.values[name].value
+
+    def help(self) -> str:
+        width = min(shutil.get_terminal_size().columns, 110)
+        lines = [self.usage.strip(), ""]
+        for name in self.order:
+            flag = self.values[name]
+            switch = f"--[no]{name}" if isinstance(flag.default, bool) and name != "help" else f"--{name}"
+            default = f" Default: {flag.default}." if flag.default not in (None, False, "", ()) else ""
+            lines.append(f"  {switch}")
+            lines += textwrap.wrap(flag.help + default, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        return "\n".join(lines)
+
+
+def _kind(name: str, hint) -> type | flags.ArgumentParser:
+    if name == "prune_fraction":
+        return _Fraction()
+    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
+    return kinds[0] if kinds[0] in _DEFINE else Steps()

@@ -1,0 +1,80 @@
+"""`tf-lottery COMMAND [flags]`: the one entry of the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+COMMANDS = {
+    "find": "find winning tickets: train, prune, rewind, again, over replicates",
+    "branch": "retrain levels of a finished run from other weights or with random masks",
+    "report": "draw the figures of a run from its result files",
+}
+
+USAGE = """Lottery tickets for Keras.
+
+usage: tf-lottery COMMAND [flags]
+
+commands:
+{commands}
+
+`tf-lottery COMMAND --help` lists the flags of a command."""
+
+
+def run() -> None:
+    """Runs the command that the command line names and exits with its status."""
+    sys.exit(dispatch(sys.argv[1:]))
+
+
+def dispatch(argv: list[str]) -> int:
+    """Runs `argv` (a command and its flags) and returns the exit status: 0 done, 1 not possible, 130 interrupted."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        width = max(map(len, COMMANDS)) + 2
+        print(USAGE.format(commands="\n".join(f"  {name:<{width}}{text}" for name, text in COMMANDS.items())))
+        return 0 if argv else 1
+    if argv[0] not in COMMANDS:
+        return fail(f"Expected a command ({', '.join(COMMANDS)}), but received {argv[0]!r}.")
+    return guarded(argv[0], argv[1:])
+
+
+@contextlib.contextmanager
+def native_stderr_off() -> Iterator[None]:
+    """While TensorFlow is loaded: its C++ side prints lines there that no setting silences. Exceptions still get out."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def guarded(command: str, argv: list[str]) -> int:
+    """Runs one command; what it cannot do is said in one sentence on stderr, without a traceback."""
+    from tf_lottery.errors import LotteryError
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is loaded; it prints pages otherwise
+    try:
+        return importlib.import_module(f"tf_lottery.bin.{command}").main(argv) or 0
+    except LotteryError as error:
+        return fail(str(error))
+    except OSError as error:
+        return fail(f"Expected to read and write files, but {error.filename or 'a file'} failed ({error.strerror}).")
+    except KeyboardInterrupt:
+        print("\nInterrupted; the same command goes on with the level that was not finished.", file=sys.stderr)
+        return 130
+
+
+def fail(message: str) -> int:
+    print(f"tf-lottery: {message}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    run()

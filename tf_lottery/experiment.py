@@ -1,0 +1,217 @@
+"""Whole experiments: settings, replicates, levels, branches, in folders that a later start goes on with.
+
+A level whose ticket is on disk is never trained again; that is all there is to resuming.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import keras
+
+from tf_lottery import data, find, layers, masks, models
+from tf_lottery.errors import DataError, LotteryError, NonFiniteLossError
+from tf_lottery.results import Run
+from tf_lottery.settings import BranchSettings, Settings
+from tf_lottery.ticket import Ticket
+from tf_lottery.training import Trainer, WarmUpThenDrop
+
+
+class Display(Protocol):
+    """What an experiment tells about its progress."""
+
+    def begin(self, replicate: int, level: int, density: float | None) -> Sequence:
+        """A level begins; returns Keras callbacks to be called while it trains."""
+
+    def done(self, row: Mapping[str, Any]) -> None:
+        """A level is finished; `row` is its row of the summary."""
+
+
+def run_find(
+    run: Run, settings: Settings, display: Display, *, data_dir: str | None = None, replicate: int | None = None
+) -> bool:
+    """Runs a whole search, or what is missing of it.
+
+    Args:
+      run: The folder of results.
+      settings: What decides them.
+      display: Is told about progress.
+      data_dir: Where TFDS data are prepared.
+      replicate: Run this replicate only; processes can share a run in this way.
+
+    Returns:
+      Whether anything was left to do.
+
+    Raises:
+      LotteryError: If the folder holds a run with other settings, or the settings are not possible.
+    """
+    settings = settings.resolved()
+    if settings.replicates < 1 or settings.levels < 1:
+        raise LotteryError(
+            f"Expected at least 1 replicate and 1 level, but received {settings.replicates} and {settings.levels}."
+        )
+    spec = dataclasses.asdict(settings)
+    growing = ("replicates", "levels") if settings.reset == "each_level" else ("replicates",)
+    run.check(spec, growing)
+    wanted = {(r, k) for r in range(settings.replicates) for k in range(settings.levels + 1)}
+    missing = {(r, k) for r, k in wanted - set(run.finished()) if replicate in (None, r)}
+    if missing:
+        dataset = data.load(settings.dataset, data_dir)
+    for r in sorted({r for r, _ in missing}):
+        model, trainer = _problem(settings, dataset, r)
+        first = min(k for at, k in missing if at == r)
+        trained = _Train(trainer, display, r, range(first, settings.levels + 1))
+        tickets = find.find_ticket(
+            model,
+            trained,
+            levels=settings.levels,
+            prune_fraction=settings.prune_fraction,
+            criterion=settings.criterion,
+            survivors=settings.survivors,
+            pruned=settings.pruned,
+            scope=settings.scope,
+            rewind_to=settings.rewind_to,
+            one_shot=settings.one_shot,
+            reset=settings.reset,
+            start_from=[run.ticket(r, k) for k in sorted({0, first - 1})] if first else (),
+            prunable=settings.prunable,
+            seed=settings.seed + r,
+        )
+        run.open(spec, _versions())  # only now, when the arguments were found to be possible
+        _write(run, r, tickets, trained, display)
+    run.open(spec, _versions())
+    return bool(missing)
+
+
+def run_branch(
+    trunk: Run,
+    name: str,
+    levels: Sequence[int] | None,
+    settings: BranchSettings,
+    display: Display,
+    *,
+    data_dir: str | None = None,
+    replicate: int | None = None,
+) -> bool:
+    """Retrains levels of a finished run under another treatment or with random masks, or what is missing of it.
+
+    Args:
+      trunk: The run to branch from.
+      name: The branch's name.
+      levels: Which levels; by default all but the dense one.
+      settings, display, data_dir, replicate: As for `run_find`.
+
+    Returns:
+      Whether anything was left to do.
+
+    Raises:
+      LotteryError: If the trunk lacks a level, or the branch was begun with other settings.
+    """
+    spec = trunk.spec()
+    if spec is None:
+        raise LotteryError(f"Expected a run in {trunk.folder}, but there is none: `tf-lottery find` makes one.")
+    base = Settings(**spec["settings"])
+    levels = list(range(1, base.levels + 1)) if levels is None else sorted(set(levels))
+    wanted = {(r, k) for r in range(base.replicates) for k in levels if replicate in (None, r)}
+    absent = sorted(({(r, 0) for r, _ in wanted} | wanted) - set(trunk.finished()))
+    if absent or not wanted:
+        place = f"level {absent[0][1]} of replicate {absent[0][0]}" if absent else "a level to retrain"
+        raise LotteryError(f"Expected a run with {place}, but {trunk.folder} has not finished that.")
+    run, own_spec = trunk.branch(name), dataclasses.asdict(settings)
+    run.check(own_spec)
+    missing = wanted - set(run.finished())
+    if missing:
+        dataset = data.load(base.dataset, data_dir)
+    for r in sorted({r for r, _ in missing}):
+        model, trainer = _problem(base, dataset, r)
+        own_levels = sorted(k for at, k in missing if at == r)
+        trained, dense = _Train(trainer, display, r, own_levels), trunk.ticket(r, 0)
+        masked = layers.wrap(model, base.prunable, held=settings.pruned != "zero")
+        tickets = (
+            find.retrain_ticket(
+                masked,
+                trained,
+                trunk.ticket(r, level),
+                dense,
+                survivors=settings.survivors,
+                pruned=settings.pruned,
+                random_mask=settings.random_mask,
+                seed=settings.seed + r,
+            )
+            for level in own_levels
+        )
+        run.open(own_spec, _versions())
+        _write(run, r, tickets, trained, display)
+    return bool(missing)
+
+
+class _Train:
+    """The `train` of an experiment: the `Trainer`, with the display told which level begins."""
+
+    def __init__(self, trainer, display: Display, replicate: int, levels: Sequence[int]):
+        self.trainer, self.display, self.replicate, self.levels = trainer, display, replicate, iter(levels)
+        self.level = None
+
+    def __call__(self, model, callbacks):
+        self.level = next(self.levels)
+        shown = self.display.begin(self.replicate, self.level, masks.density(layers.get_masks(model)))
+        return self.trainer(model, [*callbacks, *shown])
+
+
+def _write(run: Run, replicate: int, tickets: Iterable[Ticket], trained: _Train, display: Display) -> None:
+    try:
+        for ticket in tickets:
+            display.done(run.write_level(replicate, ticket, trained.trainer.curve))
+    except NonFiniteLossError as error:
+        run.write_curve(replicate, trained.level, trained.trainer.curve)
+        raise LotteryError(
+            f"Level {trained.level} of replicate {replicate} stopped: expected a finite training loss, but it was not at step "
+            f"{error.step}; what was finished is kept in {run.folder}."
+        ) from None
+
+
+def _problem(settings: Settings, dataset: data.Dataset, replicate: int):
+    """The model and the trainer of one replicate."""
+    seed = settings.seed + replicate
+    try:
+        model = models.get(settings.model)(dataset.input_shape, dataset.classes, seed)
+    except ValueError as error:
+        raise DataError(
+            f"Expected data that fit {settings.model}, but {settings.dataset} has inputs of shape {dataset.input_shape} "
+            f"({str(error).partition(chr(10))[0]})."
+        ) from None
+    trainer = Trainer(
+        *dataset.train,
+        validation=dataset.validation,
+        test=dataset.test,
+        steps=settings.steps,
+        batch_size=settings.batch_size,
+        eval_every=settings.eval_every,
+        optimizer=_optimizer(settings),
+        augment=data.flip_and_crop if settings.augment else None,
+        seed=seed,
+    )
+    return model, trainer
+
+
+def _optimizer(settings: Settings) -> keras.optimizers.Optimizer:
+    rate = settings.learning_rate
+    if settings.warmup or settings.lr_drops:
+        rate = WarmUpThenDrop(rate, settings.warmup, settings.lr_drops)
+    if settings.optimizer == "sgd_momentum":
+        return keras.optimizers.SGD(rate, momentum=0.9)
+    try:
+        return type(keras.optimizers.get(settings.optimizer))(rate)
+    except ValueError:
+        raise LotteryError(
+            f"Expected adam, sgd, sgd_momentum or another optimizer of Keras, but received {settings.optimizer!r}."
+        ) from None
+
+
+def _versions() -> dict[str, str]:
+    packages = ("tf_lottery", "tensorflow", "keras", "numpy")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
