@@ -191,6 +191,7 @@ def _problem(settings: Settings, dataset: data.Dataset, replicate: int):
         steps=settings.steps,
         batch_size=settings.batch_size,
         eval_every=settings.eval_every,
+        test_every=settings.test_every,
         optimizer=_optimizer(settings),
         augment=data.flip_and_crop if settings.augment else None,
         seed=seed,

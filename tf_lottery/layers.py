@@ -231,7 +231,7 @@ def strip(model) -> keras.layers.Layer:
 def get_masks(model) -> Arrays:
     """The masks of a wrapped model, or of a model with `MaskedLayer`s inside: {variable path: uint8 array}, 1 = kept."""
     named = _named_masks(model)
-    return {path: np.asarray(mask.value).astype(np.uint8) for path, (mask, *_) in named.items()}
+    return {path: weights.value_of(mask).astype(np.uint8) for path, (mask, *_) in named.items()}
 
 
 def set_masks(model, masks: Mapping[str, np.ndarray]) -> None:
@@ -261,7 +261,7 @@ def named_variables(model) -> dict[str, keras.Variable]:
 
 def get_values(model) -> Arrays:
     """The values of the plain model's variables: {path: array}."""
-    return {path: np.array(variable.value) for path, variable in named_variables(model).items()}
+    return {path: weights.value_of(variable) for path, variable in named_variables(model).items()}
 
 
 def set_state(masked: MaskedModel | MaskedLayer, masks: Arrays, values: Mapping[str, np.ndarray]) -> None:

@@ -46,6 +46,7 @@ class Preset:
     scope: str = "layer"
     levels: int = 24
     eval_every: int = 100
+    test_every: int = 1_000
     augment: bool = False
 
 
@@ -64,7 +65,7 @@ def _seeds(seed: int) -> Iterator[int]:
     return map(int, np.random.SeedSequence(seed).generate_state(64))
 
 
-@register(Preset("mnist1d", 1_500, 100, 2e-2, prune_fraction=0.2, levels=12, eval_every=50))
+@register(Preset("mnist1d", 1_500, 100, 2e-2, prune_fraction=0.2, levels=12, eval_every=50, test_every=50))
 def residual_mlp(input_shape=(40,), classes=10, seed=0) -> keras.Model:
     """The MNIST-1D network of Greydanus & Kobak (arXiv 2011.14439): 500-500 units, the second layer residual.
 

@@ -50,6 +50,9 @@ class Settings:
     )
     augment: bool | None = setting(None, "Flip and shift training images at random.")
     eval_every: int | None = setting(None, "Steps between measurements of the validation set.")
+    test_every: int | None = setting(
+        None, "Steps between measurements of the test set; that of the early stop is exact in any case."
+    )
     seed: int = setting(0, "Decides everything random; replicate r uses seed + r.")
 
     def resolved(self) -> Settings:

@@ -11,6 +11,7 @@ the kept weights (`final/<path>`); for every other variable its whole value.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -118,7 +119,7 @@ class Ticket:
         try:
             tensors = load_file(path)
             masks = {name: _unpack(tensors[f"mask/{name}"], shape) for name, shape in header["shapes"].items()}
-            held = {name: tensors.get(f"held/{name}", 0) for name in masks}
+            held = {name: tensors.get(f"held/{name}") for name in masks}
             kinds = {
                 kind: {
                     name.removeprefix(f"{kind}/"): value
@@ -161,11 +162,17 @@ def read_header(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _unpack(bits: np.ndarray, shape: list[int]) -> np.ndarray:
-    return np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape)
+    count = math.prod(shape)
+    if min(shape, default=0) < 0 or bits.dtype != np.uint8 or bits.size != -(-count // 8):
+        raise ValueError(f"a mask of shape {tuple(shape)} does not have {bits.size} bytes")
+    return np.unpackbits(bits, count=count).reshape(shape)
 
 
-def _scatter(kept: np.ndarray, held: np.ndarray | int, mask: np.ndarray) -> np.ndarray:
-    whole = np.zeros(mask.shape, kept.dtype)
-    whole[mask.astype(bool)] = kept
-    whole[~mask.astype(bool)] = held
+def _scatter(kept: np.ndarray, held: np.ndarray | None, mask: np.ndarray) -> np.ndarray:
+    whole, chosen = np.zeros(mask.shape, kept.dtype), mask.astype(bool)
+    for values, places in ((kept, chosen), (held, ~chosen)):
+        if values is not None:
+            if values.shape != (np.count_nonzero(places),):  # or NumPy would spread a single value over all of them
+                raise ValueError(f"{np.count_nonzero(places)} weights do not have {values.size} values")
+            whole[places] = values
     return whole

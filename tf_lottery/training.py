@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tf_lottery.errors import DataError, LotteryError, NonFiniteLossError
 from tf_lottery.layers import gradient_masks
-from tf_lottery.weights import fresh_optimizer, loss_scaling, sublayers
+from tf_lottery.weights import fresh_optimizer, loss_scaling, sublayers, value_of
 
 Examples = tuple[np.ndarray, np.ndarray]
 
@@ -196,20 +196,15 @@ class Trainer:
             yield x_part, y_part, own_rows, count
 
     def _orders(self, extra: Sequence[int], longest: int) -> Iterator[np.ndarray]:
-        """The examples of each step, (steps of a stretch, batch_size), cut into stretches."""
+        """The examples of each step, (steps of a stretch, batch_size), cut where a stretch ends."""
+        order = _BatchOrder(len(self.sets["train"][1]), self.batch_size, self.seed)
         ends = {*range(self.eval_every, self.steps, self.eval_every), *extra, self.steps}
-        per_epoch = len(self.sets["train"][1]) // self.batch_size
-        epoch, step, order = -1, 0, None
+        step = 0
         for end in sorted(end for end in ends if 0 < end <= self.steps):
             while step < end:
-                rows = []
-                for at in range(step, min(end, step + longest)):
-                    if at // per_epoch != epoch:
-                        epoch = at // per_epoch
-                        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.sets["train"][1]))
-                    rows.append(order[(at % per_epoch) * self.batch_size :][: self.batch_size])
-                step += len(rows)
-                yield np.stack(rows)
+                stop = min(end, step + longest)
+                yield order.rows(step, stop)
+                step = stop
 
     def _measure(self, loop: _Loop, step: int, train_loss: float) -> dict:
         row = {"step": step, "train_loss": train_loss}
@@ -247,6 +242,28 @@ _EVAL_BATCH = 1_000
 _FINAL = ("train_loss", "validation_accuracy", "test_accuracy")
 
 
+class _BatchOrder:
+    """Which examples each step sees: a new permutation for each epoch, all decided by one seed."""
+
+    def __init__(self, examples: int, batch_size: int, seed: int):
+        self.examples, self.batch_size, self.seed = examples, batch_size, seed
+        self.steps_an_epoch = examples // batch_size  # the last incomplete batch is dropped
+        self._epoch, self._batches = -1, np.empty(0)
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """The examples of the steps from `start` to before `stop`: int (steps, batch_size)."""
+        return np.stack(
+            [self._of_epoch(step // self.steps_an_epoch)[step % self.steps_an_epoch] for step in range(start, stop)]
+        )
+
+    def _of_epoch(self, epoch: int) -> np.ndarray:
+        if epoch != self._epoch:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.examples)
+            order = order[: self.steps_an_epoch * self.batch_size]
+            self._epoch, self._batches = epoch, order.reshape(self.steps_an_epoch, self.batch_size)
+        return self._batches
+
+
 class _Lazily:
     """An iterable that maps a function over items anew each time it is walked."""
 
@@ -267,9 +284,9 @@ class _Loop:
         self.trainer = trainer
         self.optimizer = loss_scaling(fresh_optimizer(trainer.optimizer), self.plain)
         self.optimizer.build(self.trained)
-        self._start = [np.array(v.value) for v in self.optimizer.variables]
-        jit = _xla_pays(self.plain) if trainer.jit_compile == "auto" else bool(trainer.jit_compile)
-        self.run = tf.function(self._run, jit_compile=jit)
+        self._start = [value_of(v) for v in self.optimizer.variables]
+        self.jit = _xla_pays(self.plain) if trainer.jit_compile == "auto" else bool(trainer.jit_compile)
+        self.run = tf.function(self._run, jit_compile=self.jit)
         self.evaluate = tf.function(self._evaluate)  # large batches: twice as fast without XLA on a CPU, as measured
 
     def serves(self, model: keras.Model) -> bool:
@@ -285,7 +302,7 @@ class _Loop:
             variable.assign(value)
 
     def values(self) -> list[np.ndarray]:
-        return [np.array(v.value) for v in self.plain.variables]
+        return [value_of(v) for v in self.plain.variables]
 
     def assign(self, values: list[np.ndarray]) -> None:
         for variable, value in zip(self.plain.variables, values):
@@ -304,7 +321,7 @@ class _Loop:
         if self.trainer.augment is not None:
             x = self.trainer.augment(x, tf.stack([self.trainer.seed, step]))
         with tf.GradientTape() as tape:
-            loss = tf.cast(self.trainer.loss(y, self.plain(x, training=True)), tf.float32)
+            loss = self._loss(y, self.plain(x, training=True))
             total = tf.add_n([loss, *(tf.cast(extra, tf.float32) for extra in self.plain.losses)])
             scaled = self.optimizer.scale_loss(total)
         gradients = tape.gradient(scaled, [v.value for v in self.trained])
@@ -315,17 +332,23 @@ class _Loop:
             ],
             self.trained,
         )
-        for v in self.trained:  # weight decay, and optimizers that mix the weights of a kernel, move pruned weights too
-            if id(v) in self.held:
-                v.assign(v.value * self.masks[id(v)].value + self.held[id(v)].value)
+        for v in self.trained:  # optimizers that mix the weights of a kernel, and weight decay, move pruned weights too
+            if id(v) in self.masks:
+                kept = v.value * self.masks[id(v)].value
+                v.assign(kept + self.held[id(v)].value if id(v) in self.held else kept)
         return total
+
+    def _loss(self, y, outputs):
+        """The mean over examples; a loss given by its name returns one value for each."""
+        return tf.reduce_mean(tf.cast(self.trainer.loss(y, outputs), tf.float32))
 
     def _evaluate(self, x, y):
         """Summed loss and summed metric of a batch."""
         outputs = self.plain(x, training=False)
         size = tf.cast(tf.shape(y)[0], tf.float32)
-        loss = tf.cast(self.trainer.loss(y, outputs), tf.float32) * size
-        return tf.stack([loss, tf.reduce_sum(tf.cast(self.trainer.metric(y, outputs), tf.float32))])
+        return tf.stack(
+            [self._loss(y, outputs) * size, tf.reduce_sum(tf.cast(self.trainer.metric(y, outputs), tf.float32))]
+        )
 
 
 def _xla_pays(model: keras.Model) -> bool:

@@ -51,6 +51,11 @@ def by_path(variables: Sequence[keras.Variable]) -> dict[str, keras.Variable]:
     return named
 
 
+def value_of(variable: keras.Variable) -> np.ndarray:
+    """A copy of the variable's value, which later updates do not change."""
+    return np.array(variable.value.numpy())
+
+
 def prunable_kernels(model: keras.layers.Layer, prunable: Prunable = None) -> list[Kernel]:
     """The kernels of a built model that can be pruned, in the order of `model.variables`.
 

@@ -1,0 +1,80 @@
+"""Criteria: one contract for all of them, and the formulas of the paper in small tables."""
+
+import numpy as np
+import pytest
+
+from tf_lottery import criteria, masks
+from tf_lottery.errors import LotteryError
+
+INITIAL = np.array([0.1, -0.2, 0.3, -0.4, 0.5])
+FINAL = np.array([0.6, -0.1, -0.3, -0.9, 0.2])
+
+
+@pytest.mark.parametrize("name", criteria.registry)
+def test_contract(name, rng):
+    criterion = criteria.get(name)
+    initial, final = rng.normal(size=(2, 4, 3, 2)).astype(np.float32)
+    initial[0], final[0] = 0, 0  # pruned weights arrive as zeros
+    before = initial.copy(), final.copy()
+    scores = criterion(initial, final, rng=np.random.default_rng(3))
+    assert scores.shape == initial.shape and not np.isnan(scores).any()
+    assert np.array_equal(scores, criterion(initial, final, rng=np.random.default_rng(3)))
+    assert np.array_equal(before, (initial, final))
+    assert criterion.__doc__
+
+
+@pytest.mark.parametrize(
+    ("name", "best_first"),
+    [
+        ("large_final", [3, 0, 2, 4, 1]),
+        ("small_final", [1, 4, 2, 0, 3]),
+        ("large_init", [4, 3, 2, 1, 0]),
+        ("small_init", [0, 1, 2, 3, 4]),
+        ("magnitude_increase", [0, 3, 2, 1, 4]),
+        ("movement", [2, 0, 3, 4, 1]),
+        ("large_final_same_sign", [3, 0, 4, 1, 2]),
+        ("large_final_diff_sign", [2, 0, 1, 3, 4]),
+        ("magnitude_increase_same_sign", [0, 3, 1, 4, 2]),
+        ("magnitude_increase_diff_sign", [2, 0, 1, 3, 4]),
+    ],
+)
+def test_ranking(name, best_first):
+    scores = criteria.get(name)(INITIAL, FINAL, rng=None)
+    assert np.argsort(-scores, kind="stable").tolist() == best_first
+
+
+def test_a_flipped_weight_never_outranks_one_that_kept_its_sign():
+    """The authors' release scores flipped weights 0, above weights of the same sign that shrank."""
+    initial, final = np.array([0.5, 0.5]), np.array([0.1, -0.9])
+    scores = criteria.get("magnitude_increase_same_sign")(initial, final, rng=None)
+    assert scores[0] > scores[1]
+
+
+@pytest.mark.parametrize("name", ["large_init_large_final", "small_init_small_final"])
+def test_two_sided_criteria_cut_at_one_common_percentile(name, rng):
+    """What is kept is what lies above (below) one percentile of |w_i| and of |w_f|: the paper's aligned `a`."""
+    initial, final = rng.normal(size=(2, 500))
+    scores = criteria.get(name)(initial, final, rng=None)
+    sign = 1 if name.startswith("large") else -1
+    ranks = [np.argsort(np.argsort(sign * np.abs(values))) for values in (initial, final)]
+    for cut in (50, 250, 400):
+        both = (ranks[0] >= cut) & (ranks[1] >= cut)
+        kept = masks.keep_top(scores, int(both.sum()))
+        assert np.array_equal(kept.astype(bool), both)
+
+
+def test_random_takes_its_chance_from_the_generator():
+    draw = [criteria.get("random")(INITIAL, FINAL, rng=np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    assert np.array_equal(draw[0], draw[1]) and not np.array_equal(draw[0], draw[2])
+
+
+def test_registry_accepts_functions_and_names_the_known():
+    def mine(initial, final, *, rng):
+        return final
+
+    assert criteria.get(mine) is mine and criteria.registry.name_of(mine) == "mine"
+    with pytest.raises(LotteryError, match=r"large_final.*'larg_final'. Did you mean 'large_final'\?"):
+        criteria.get("larg_final")
+    with pytest.raises(LotteryError, match="registered already"):
+        criteria.register(mine, "large_final")
+    assert len(set(criteria.registry)) == 13
