@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tf_lottery.errors import DataError, LotteryError, NonFiniteLossError, TicketError
-    from tf_lottery.find import find_ticket
+    from tf_lottery.find import find_ticket, retrain_ticket
     from tf_lottery.layers import MaskedLayer, MaskedModel, get_masks, set_masks, strip, wrap
     from tf_lottery.ticket import Ticket
     from tf_lottery.training import Trainer, WarmUpThenDrop
@@ -31,6 +31,7 @@ _HOMES = {
     "WarmUpThenDrop": "training",
     "find_ticket": "find",
     "get_masks": "layers",
+    "retrain_ticket": "find",
     "set_masks": "layers",
     "strip": "layers",
     "wrap": "layers",

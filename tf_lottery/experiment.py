@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import keras
 
-from tf_lottery import data, find, layers, masks, models
+from tf_lottery import data, find, layers, masks, models, treatments
 from tf_lottery.errors import DataError, LotteryError, NonFiniteLossError
 from tf_lottery.results import Run
 from tf_lottery.settings import BranchSettings, Settings
@@ -54,6 +54,8 @@ def run_find(
         raise LotteryError(
             f"Expected at least 1 replicate and 1 level, but received {settings.replicates} and {settings.levels}."
         )
+    if settings.rewind_to > settings.steps:
+        raise LotteryError(f"Expected rewind_to within the {settings.steps} steps, but received {settings.rewind_to}.")
     spec = dataclasses.asdict(settings)
     growing = ("replicates", "levels") if settings.reset == "each_level" else ("replicates",)
     run.check(spec, growing)
@@ -111,6 +113,10 @@ def run_branch(
     Raises:
       LotteryError: If the trunk lacks a level, or the branch was begun with other settings.
     """
+    (
+        treatments.get_survivors(settings.survivors),
+        treatments.get_pruned(settings.pruned),
+    )  # known, before a folder is made
     spec = trunk.spec()
     if spec is None:
         raise LotteryError(f"Expected a run in {trunk.folder}, but there is none: `tf-lottery find` makes one.")
