@@ -68,6 +68,17 @@ def test_global_scope_ranks_across_kernels_but_keeps_one_weight_of_each():
     assert new["small"].sum() == 1 and new["large"].sum() == 1
 
 
+@given(st.lists(scores_and_mask, min_size=1, max_size=5), st.floats(0.01, 0.99))
+def test_global_scope_counts_exactly_and_empties_no_kernel(pairs, fraction):
+    now = {str(i): mask for i, (_, mask) in enumerate(pairs)}
+    scores = {str(i): score for i, (score, _) in enumerate(pairs)}
+    new = masks.prune(now, scores, dict.fromkeys(now, fraction), scope="global")
+    kept = sum(int(mask.sum()) for mask in now.values())
+    not_empty = sum(bool(mask.any()) for mask in now.values())
+    assert sum(int(mask.sum()) for mask in new.values()) == max(kept - round(fraction * kept), not_empty)
+    assert all((new[p] <= now[p]).all() and new[p].any() == now[p].any() for p in now)
+
+
 def test_layers_keep_their_last_weight():
     new = {"a": np.ones(3, np.uint8)}
     for _ in range(10):

@@ -47,13 +47,16 @@ def keep_top(scores: np.ndarray, count: int, mask: np.ndarray | None = None) -> 
         raise LotteryError("Expected scores without NaN, but the criterion returned NaN.")
     if not 0 <= count <= values.size:
         raise LotteryError(f"Expected to keep between 0 and {values.size} weights, but received count={count}.")
-    kept = np.zeros(flat.size, np.uint8)
+    chosen = np.zeros(values.size, bool)
     if count:
         cut = np.partition(values, values.size - count)[values.size - count]
-        chosen = values > cut
+        np.greater(values, cut, out=chosen)
         ties = np.flatnonzero(values == cut)
         chosen[ties[: count - np.count_nonzero(chosen)]] = True
-        kept[chosen.nonzero()[0] if candidates is None else candidates[chosen]] = 1
+    if candidates is None:
+        return chosen.view(np.uint8).reshape(scores.shape)
+    kept = np.zeros(flat.size, np.uint8)
+    kept[candidates] = chosen
     return kept.reshape(scores.shape)
 
 
@@ -115,19 +118,19 @@ def _prune_globally(masks, scores, fractions) -> Arrays:
     new = {path: np.array(mask, np.uint8) for path, mask in masks.items()}
     if not competing:
         return new
-    ranked = []
-    for path in competing:  # the best weight of each kernel always survives, so that no kernel is cut through
-        values = np.array(scores[path], float).reshape(-1)
-        kept = np.flatnonzero(masks[path])
-        if kept.size:
-            values[kept[np.argmax(values[kept])]] = np.inf
-        ranked.append(values)
-    mask = np.concatenate([np.reshape(masks[path], -1) for path in competing])
-    at_least = sum(bool(np.any(masks[path])) for path in competing)
-    chosen = keep_top(np.concatenate(ranked), max(_remaining(mask, rates.pop()), at_least), mask)
-    ends = np.cumsum([values.size for values in ranked])
+    ends = np.cumsum([new[path].size for path in competing])
+    mask = np.concatenate([new[path].reshape(-1) for path in competing])
+    ranked = np.concatenate([np.reshape(scores[path], -1) for path in competing])
+    emptiable = [part for part in map(slice, [0, *ends[:-1]], ends) if mask[part].any()]
+    count = max(_remaining(mask, rates.pop()), len(emptiable))
+    chosen, forced = keep_top(ranked, count, mask), np.zeros(mask.size, np.uint8)
+    while emptied := [part for part in emptiable if not chosen[part].any()]:
+        for part in emptied:  # the best weight of each kernel always survives, so that no kernel is cut through
+            kept = part.start + np.flatnonzero(mask[part])
+            forced[kept[np.argmax(ranked[kept])]] = 1
+        chosen = forced | keep_top(ranked, count - int(forced.sum()), mask & ~forced)
     for path, part in zip(competing, np.split(chosen, ends[:-1])):
-        new[path] = part.reshape(np.shape(masks[path]))
+        new[path] = part.reshape(new[path].shape)
     return new
 
 

@@ -1,0 +1,245 @@
+"""How fast: ratios measured side by side in one process, alternating, so that a noisy machine disturbs both sides.
+
+    python benchmarks/run.py                    # all of it, about 10 minutes on two cores
+    python benchmarks/run.py step_lenet         # one of them
+
+Writes docs/results/benchmarks.json and docs/results/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import tf_lottery as tfl
+
+tf.get_logger().setLevel("ERROR")
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def alternate(rounds: int, **sides: Callable[[], float]) -> dict[str, list[float]]:
+    """Runs each side once unmeasured, then all of them in turn; each side returns its own time."""
+    for side in sides.values():
+        side()
+    times = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            times[name].append(side())
+    return times
+
+
+def ratio(times: dict[str, list[float]], above: str, below: str) -> float:
+    """The median of the ratios of neighbours in time."""
+    return statistics.median(a / b for a, b in zip(times[above], times[below]))
+
+
+def images(shape: tuple[int, ...], count: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.random((count, *shape), dtype=np.float32), rng.integers(0, 10, count).astype(np.int32)
+
+
+def masked(model, kept: float = 0.2):
+    rng = np.random.default_rng(1)
+    wrapped = tfl.wrap(model)
+    tfl.set_masks(wrapped, {path: rng.random(mask.shape) < kept for path, mask in tfl.get_masks(wrapped).items()})
+    return wrapped
+
+
+def trainer_side(model, data, steps: int, rate: float, **options) -> Callable[[], float]:
+    """Milliseconds a step of `Trainer`."""
+    trainer = tfl.Trainer(*data, steps=steps, batch_size=60, optimizer=keras.optimizers.Adam(rate), **options)
+    return lambda: 1e3 * trainer(model)["seconds"] / steps
+
+
+def fit_side(model, data, steps: int, rate: float) -> Callable[[], float]:
+    """Milliseconds a step of Keras `fit`, in the setting it is usually called in."""
+    model.compile(keras.optimizers.Adam(rate), LOSS)
+    x, y = (array[: steps * 60] for array in data)
+
+    def run() -> float:
+        began = time.perf_counter()
+        model.fit(x, y, batch_size=60, epochs=1, verbose=0)
+        return 1e3 * (time.perf_counter() - began) / steps
+
+    return run
+
+
+def lenet():
+    return tfl.models.get("lenet_300_100")(seed=0)
+
+
+def conv2():
+    return tfl.models.get("conv2")(seed=0)
+
+
+def step_lenet() -> list[dict]:
+    data, steps = images((28, 28, 1), 55_000), 900
+    times = alternate(
+        9,
+        fit=fit_side(lenet(), data, steps, 1.2e-3),
+        fit_masked=fit_side(masked(lenet()), data, steps, 1.2e-3),
+        trainer=trainer_side(lenet(), data, steps, 1.2e-3),
+        trainer_masked=trainer_side(masked(lenet()), data, steps, 1.2e-3),
+    )
+    return [
+        row("LeNet-300-100, batch 60: Keras fit / Trainer, dense", times, "fit", "trainer", ">= 3", "ms a step"),
+        row("LeNet-300-100: Trainer masked / dense", times, "trainer_masked", "trainer", "<= 1.05", "ms a step"),
+        row("LeNet-300-100: wrapped / plain in Keras fit", times, "fit_masked", "fit", "<= 1.10", "ms a step"),
+    ]
+
+
+def step_conv2() -> list[dict]:
+    data, steps = images((32, 32, 3), 1_200), 20
+    times = alternate(
+        7,
+        fit=fit_side(conv2(), data, steps, 2e-4),
+        fit_masked=fit_side(masked(conv2()), data, steps, 2e-4),
+        trainer=trainer_side(conv2(), data, steps, 2e-4),
+        trainer_masked=trainer_side(masked(conv2()), data, steps, 2e-4),
+    )
+    return [
+        row("conv2, batch 60: Trainer / Keras fit, dense", times, "trainer", "fit", "<= 1.0", "ms a step"),
+        row("conv2: wrapped / plain in Keras fit", times, "fit_masked", "fit", "<= 1.10", "ms a step"),
+        row("conv2: Trainer masked / dense", times, "trainer_masked", "trainer", "", "ms a step"),
+    ]
+
+
+def evaluation() -> list[dict]:
+    """The papers' protocol: every 100 steps 5,000 validation images; 10,000 test images every 1,000, exact at early stop."""
+    data, steps = images((28, 28, 1), 55_000), 10_000
+    sets = {"validation": images((28, 28, 1), 5_000), "test": images((28, 28, 1), 10_000)}
+    times = alternate(
+        5,
+        with_evaluation=trainer_side(lenet(), data, steps, 1.2e-3, eval_every=100, test_every=1_000, **sets),
+        without=trainer_side(lenet(), data, steps, 1.2e-3, eval_every=100),
+    )
+    name = "LeNet-300-100 in Trainer: with / without evaluation every 100 steps"
+    return [row(name, times, "with_evaluation", "without", "<= 1.35", "ms a step")]
+
+
+def global_mask() -> list[dict]:
+    """A mask over 25 million weights, against the mask update of TF-MOT's own pruning wrapper on as many."""
+    rng = np.random.default_rng(0)
+    scores = {f"kernel_{i}": np.abs(rng.normal(size=(5_000, 1_000)).astype(np.float32)) for i in range(5)}
+    ones = {path: np.ones(array.shape, np.uint8) for path, array in scores.items()}
+    fractions = dict.fromkeys(scores, 0.8)
+
+    def ours(scope: str) -> Callable[[], float]:
+        def run() -> float:
+            began = time.perf_counter()
+            tfl.masks.prune(ones, scores, fractions, scope=scope)
+            return time.perf_counter() - began
+
+        return run
+
+    times = alternate(5, layer=ours("layer"), whole=ours("global"), tfmot=tfmot_update(list(scores.values())))
+    return [
+        row("mask over 25 million weights: TF-MOT's update / ours, per layer", times, "tfmot", "layer", "", "s"),
+        row("mask over 25 million weights: TF-MOT's update / ours, global", times, "tfmot", "whole", "ours < 1 s", "s"),
+    ]
+
+
+def tfmot_update(values: list[np.ndarray]) -> Callable[[], float]:
+    """One mask update at 80 % sparsity through TF-MOT's public wrapper; each kernel by itself: it has no global scope."""
+    environment = os.environ.get("TF_USE_LEGACY_KERAS")
+    import tensorflow_model_optimization as tfmot  # sets TF_USE_LEGACY_KERAS
+    import tf_keras
+
+    if environment is None:
+        os.environ.pop("TF_USE_LEGACY_KERAS", None)
+    wrapped = []
+    for value in values:
+        dense = tf_keras.layers.Dense(value.shape[1], use_bias=False)
+        model = tfmot.sparsity.keras.prune_low_magnitude(
+            tf_keras.Sequential([tf_keras.Input((value.shape[0],)), dense]),
+            pruning_schedule=tfmot.sparsity.keras.ConstantSparsity(0.8, 0, frequency=1),
+        )
+        dense.set_weights([value])
+        wrapped.append(model.layers[0])
+    functions = [tf.function(layer.pruning_obj.conditional_mask_update) for layer in wrapped]  # as in a training step
+
+    def run() -> float:
+        for layer in wrapped:
+            layer.pruning_step.assign(1)
+        began = time.perf_counter()
+        for function in functions:
+            function()
+        return time.perf_counter() - began
+
+    return run
+
+
+def row(name: str, times: dict[str, list[float]], above: str, below: str, target: str, unit: str) -> dict:
+    medians = {side: round(statistics.median(times[side]), 3) for side in (above, below)}
+    return {
+        "name": name,
+        "ratio": round(ratio(times, above, below), 3),
+        "target": target,
+        "medians": medians,
+        "unit": unit,
+    }
+
+
+BENCHMARKS = [step_lenet, step_conv2, evaluation, global_mask]
+
+
+def machine() -> dict:
+    with contextlib.suppress(OSError):
+        models = [
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ]
+    return {
+        "processor": models[0] if models else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def main(names: list[str]) -> None:
+    known = {benchmark.__name__: benchmark for benchmark in BENCHMARKS}
+    unknown = set(names) - set(known)
+    if unknown:
+        sys.exit(f"Expected benchmarks among {', '.join(known)}, but received {', '.join(sorted(unknown))}.")
+    if not names:  # each in a process of its own: what one leaves in memory does not slow the next
+        for name in known:
+            subprocess.run([sys.executable, __file__, name], check=True)
+        return
+    path = RESULTS / "benchmarks.json"
+    results = json.loads(path.read_text()) if path.is_file() else {"results": {}}
+    for name in names:
+        results["results"][name] = known[name]()
+    results["machine"] = machine()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=2) + "\n")
+    lines = ["| what | ratio | target | medians |", "|---|--:|---|---|"]
+    for rows in results["results"].values():
+        for r in rows:
+            medians = ", ".join(f"{side} {value:g}" for side, value in r["medians"].items())
+            lines.append(f"| {r['name']} | **{r['ratio']:.2f}** | {r['target']} | {medians} {r['unit']} |")
+    where = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
+    (RESULTS / "benchmarks.md").write_text("\n".join([*lines, "", f"Machine: {where}.", ""]))
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
