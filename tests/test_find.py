@@ -1,5 +1,7 @@
 """The search: the laws of the papers' algorithm, with everything that can be handed in."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -32,7 +34,7 @@ def test_the_laws_of_iterative_pruning_with_rewinding(train, dense_net):
     start = layers.get_values(model)
     tickets = list(tfl.find_ticket(model, train, levels=4, prune_fraction=0.2))
     assert [ticket.level for ticket in tickets] == [0, 1, 2, 3, 4]
-    for parent, ticket in zip(tickets, tickets[1:]):
+    for parent, ticket in itertools.pairwise(tickets):
         assert ticket.density == pytest.approx(0.8**ticket.level, abs=0.01)
         for path, mask in ticket.masks.items():
             assert (mask <= parent.masks[path]).all()  # masks nest
@@ -85,7 +87,7 @@ def test_one_shot_prunes_every_level_from_the_dense_network(train, dense_net):
 
 def test_continued_training_resets_only_at_the_end(train, dense_net):
     tickets = list(tfl.find_ticket(dense_net(), train, levels=3, prune_fraction=0.3, reset="at_end"))
-    for parent, ticket in zip(tickets, tickets[1:-1]):
+    for parent, ticket in itertools.pairwise(tickets):
         assert all(np.array_equal(ticket.initial[p], parent.final[p] * m) for p, m in ticket.masks.items())
     last = tickets[-1]
     assert all(np.array_equal(last.initial[p], tickets[0].initial[p] * m) for p, m in last.masks.items())
@@ -177,7 +179,7 @@ def test_every_treatment_runs_and_freezes_what_is_pruned(survivors, pruned, trai
 def test_every_criterion_runs_in_both_scopes(criterion, scope, train, dense_net):
     tickets = list(tfl.find_ticket(dense_net(), train, levels=2, prune_fraction=0.5, criterion=criterion, scope=scope))
     assert [ticket.density for ticket in tickets] == pytest.approx([1, 0.5, 0.25], abs=0.01)
-    assert all((b.masks[p] <= a.masks[p]).all() for a, b in zip(tickets, tickets[1:]) for p in a.masks)
+    assert all((b.masks[p] <= a.masks[p]).all() for a, b in itertools.pairwise(tickets) for p in a.masks)
 
 
 def test_constants_have_the_standard_deviation_of_the_whole_initial_kernel(train, dense_net):

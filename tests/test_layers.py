@@ -102,7 +102,7 @@ def test_ones_change_nothing_and_masks_equal_masked_weights(build, images):
     masked = tfl.wrap(model)
     assert np.array_equal(plain, masked(images[0]))
     before, masks = layers.get_values(masked), half(masked)
-    raw = {path: variable for path, variable in layers.named_variables(masked).items()}
+    raw = layers.named_variables(masked)
     tfl.set_masks(masked, masks)
     through_the_wrapper = masked(images[0])
     for path, mask in masks.items():

@@ -1,5 +1,7 @@
 """The papers' networks: their weight counts, and the densities their rates give, to the digits the paper prints."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -58,7 +60,7 @@ def test_weights_are_decided_by_the_seed(name):
     by_shape = {}
     for i in random:
         by_shape.setdefault(a[i].shape, []).append(a[i])
-    assert all(not np.array_equal(x, y) for same in by_shape.values() for x, y in zip(same, same[1:]))
+    assert all(not np.array_equal(x, y) for same in by_shape.values() for x, y in itertools.pairwise(same))
 
 
 def test_glorot_normal_everywhere_but_in_the_mlp():
