@@ -87,7 +87,7 @@ def test_one_shot_prunes_every_level_from_the_dense_network(train, dense_net):
 
 def test_continued_training_resets_only_at_the_end(train, dense_net):
     tickets = list(tfl.find_ticket(dense_net(), train, levels=3, prune_fraction=0.3, reset="at_end"))
-    for parent, ticket in itertools.pairwise(tickets):
+    for parent, ticket in itertools.pairwise(tickets[:-1]):
         assert all(np.array_equal(ticket.initial[p], parent.final[p] * m) for p, m in ticket.masks.items())
     last = tickets[-1]
     assert all(np.array_equal(last.initial[p], tickets[0].initial[p] * m) for p, m in last.masks.items())

@@ -14,12 +14,21 @@ PACKAGE = Path(tf_lottery.__file__).parent
 FLOORS = [
     {"errors", "files", "registry", "masks", "criteria", "treatments", "ticket", "results"},  # NumPy only
     {"weights", "layers"},  # Keras
-    {"training", "find"},  # procedure
+    {"loop", "training", "find"},  # procedure
     {"models", "data"},  # problems: registry and Keras
     {"settings", "experiment", "report"},
     {"bin"},
 ]
-WITHOUT_TENSORFLOW = [*FLOORS[0], "models", "settings", "report", "bin.main", "bin.find", "bin.branch", "bin.report"]
+WITHOUT_TENSORFLOW = [
+    *sorted(FLOORS[0]),
+    "models",
+    "settings",
+    "report",
+    "bin.main",
+    "bin.find",
+    "bin.branch",
+    "bin.report",
+]
 EXCEPTION = ("ticket", "layers")  # Ticket.apply meets Keras when a model is handed in, and not before
 
 

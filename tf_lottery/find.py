@@ -91,14 +91,8 @@ def find_ticket(
     criterion = criteria.get(criterion)
     survivors, pruned = treatments.get_survivors(survivors), treatments.get_pruned(pruned)
     found = {
-        "criterion": criteria.registry.name_of(criterion),
-        "survivors": treatments.survivors_registry.name_of(survivors),
-        "pruned": treatments.pruned_registry.name_of(pruned),
-        "scope": scope,
-        "rewind_to": rewind_to,
-        "one_shot": one_shot,
-        "reset": reset,
-        "seed": seed,
+        **_names(criterion=criterion, survivors=survivors, pruned=pruned, prune_fraction=prune_fraction),
+        **{"scope": scope, "rewind_to": rewind_to, "one_shot": one_shot, "reset": reset, "seed": seed},
     }
     _check(levels, scope, rewind_to, one_shot, reset)
     masked = layers.wrap(model, prunable, held=pruned is not treatments.zero)
@@ -112,17 +106,14 @@ def find_ticket(
             last = _trained(masked, train, last, rewind_to)
             yield last
         first = given[0] if len(given) > 1 else last
-        treat = _Treatment(masked.kernels, first, survivors, pruned, seed)
+        treat = _Treatment(masked.kernels, first, pruned, seed)
         for level in range(last.level + 1, levels + 1):
             parent = first if one_shot else last
             rates = {path: 1 - (1 - f) ** level for path, f in fractions.items()} if one_shot else fractions
             new = masks.prune(parent.masks, _scores(criterion, parent, seed, level), rates, scope=scope)
-            if reset == "each_level":
-                start = treat(parent.initial, parent.final, new, level)
-            elif level < levels:
-                start = treat(parent.initial, parent.final, new, level, survivors=treatments.keep)
-            else:
-                start = treat(first.initial, parent.final, new, level)
+            going_on = reset == "at_end" and level < levels
+            initial = first.initial if reset == "at_end" and level == levels else parent.initial
+            start = treat(treatments.keep if going_on else survivors, initial, parent.final, new, level)
             last = _trained(masked, train, Ticket(new, start, level=level, found=found))
             yield last
 
@@ -157,29 +148,25 @@ def retrain_ticket(
     survivors, pruned = treatments.get_survivors(survivors), treatments.get_pruned(pruned)
     found = {
         **ticket.found,
-        "survivors": treatments.survivors_registry.name_of(survivors),
-        "pruned": treatments.pruned_registry.name_of(pruned),
-        "random_mask": random_mask,
-        "seed": seed,
+        **_names(survivors=survivors, pruned=pruned),
+        **{"random_mask": random_mask, "seed": seed},
     }
     masked = layers.wrap(model, held=pruned is not treatments.zero)
     rng = np.random.default_rng([seed, ticket.level, 1])
     new = masks.shuffled(ticket.masks, rng) if random_mask else ticket.masks
-    start = _Treatment(masked.kernels, dense, survivors, pruned, seed)(dense.initial, dense.final, new, ticket.level)
+    treat = _Treatment(masked.kernels, dense, pruned, seed)
+    start = treat(survivors, dense.initial, dense.final, new, ticket.level)
     return _trained(masked, train, Ticket(new, start, level=ticket.level, found=found))
 
 
 class _Treatment:
     """Gives all variables the values a level starts from."""
 
-    def __init__(self, kernels, first: Ticket, survivors: Callable, pruned: Callable, seed: int):
-        self.kernels, self.survivors, self.pruned, self.seed = kernels, survivors, pruned, seed
+    def __init__(self, kernels, first: Ticket, pruned: Callable, seed: int):
+        self.kernels, self.pruned, self.seed = kernels, pruned, seed
         self.scales = {kernel.path: float(np.std(first.initial[kernel.path])) for kernel in kernels}
 
-    def __call__(
-        self, initial: Arrays, final: Arrays, new: Arrays, level: int, survivors: Callable | None = None
-    ) -> Arrays:
-        survivors = survivors or self.survivors
+    def __call__(self, survivors: Callable, initial: Arrays, final: Arrays, new: Arrays, level: int) -> Arrays:
         rng = np.random.default_rng([self.seed, level])
         start = dict(final if survivors is treatments.keep else initial)
         for kernel in self.kernels:
@@ -228,7 +215,13 @@ def _trained(masked, train: Train, ticket: Ticket, rewind_to: int = 0) -> Ticket
             f"Expected train to hand its callbacks on and to reach step {rewind_to} for rewind_to, but it did not."
         )
     initial = snapshot.values if snapshot else ticket.initial
-    return Ticket(ticket.masks, initial, layers.get_values(masked), ticket.level, dict(metrics), ticket.found)
+    metrics = {name: value.item() if hasattr(value, "item") else value for name, value in metrics.items()}
+    return Ticket(ticket.masks, initial, layers.get_values(masked), ticket.level, metrics, ticket.found)
+
+
+def _names(**parts) -> dict:
+    """Functions by the names they were defined with; all else as it is."""
+    return {key: getattr(part, "__name__", part) for key, part in parts.items()}
 
 
 def _scores(criterion: Callable, parent: Ticket, seed: int, level: int) -> Arrays:

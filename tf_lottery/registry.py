@@ -53,19 +53,14 @@ class Registry(Mapping):
             return identifier
         if identifier in self._functions:
             return self._functions[identifier]
-        close = difflib.get_close_matches(str(identifier), self._functions, n=1)
+        name = str(identifier)
+        close = [known for known in self if name and known.startswith(name)] or difflib.get_close_matches(
+            name, self, n=1
+        )
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise LotteryError(
             f"Expected the name of a {self.kind} ({', '.join(self)}) or a function, but received {identifier!r}.{hint}"
         )
-
-    def name_of(self, identifier: str | Callable) -> str:
-        """The registered name of a function, or the name it was defined with."""
-        function = self.get(identifier)
-        for name, registered in self._functions.items():
-            if registered is function:
-                return name
-        return getattr(function, "__name__", type(function).__name__)
 
     def __getitem__(self, name: str) -> Callable:
         return self._functions[name]

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tf_lottery.errors import DataError, LotteryError, NonFiniteLossError
 from tf_lottery.layers import gradient_masks
-from tf_lottery.weights import fresh_optimizer, loss_scaling, sublayers, value_of
+from tf_lottery.loop import EVAL_BATCH, Loop, accuracy
 
 Examples = tuple[np.ndarray, np.ndarray]
 
@@ -101,10 +101,10 @@ class Trainer:
         self.eval_every, self.test_every = eval_every, test_every or 10 * eval_every
         self.optimizer = keras.optimizers.get(optimizer)
         self.loss = keras.losses.get(loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        self.metric, self.augment = metric or _accuracy, augment
+        self.metric, self.augment = metric or accuracy, augment
         self.jit_compile, self.device_bytes = jit_compile, device_bytes
         self.curve: list[dict] = []
-        self._loop: _Loop | None = None
+        self._loop: Loop | None = None
         self._resident = tuple(map(tf.constant, self.sets["train"])) if self._fits("train") else None
         self._evaluated = {name: self._parts(name) for name in self.sets if name != "train"}
 
@@ -159,7 +159,7 @@ class Trainer:
         metrics["seconds"] = round(time.perf_counter() - began, 3)
         return metrics
 
-    def _train(self, loop: _Loop, callbacks) -> Iterator[tuple[int, int, float]]:
+    def _train(self, loop: Loop, callbacks) -> Iterator[tuple[int, int, float]]:
         """Runs stretch after stretch; yields the step reached, the steps since the last one, and their mean loss."""
         extra = sorted({at for callback in callbacks for at in getattr(callback, "at_steps", ())})
         step = 0
@@ -206,7 +206,7 @@ class Trainer:
                 yield order.rows(step, stop)
                 step = stop
 
-    def _measure(self, loop: _Loop, step: int, train_loss: float) -> dict:
+    def _measure(self, loop: Loop, step: int, train_loss: float) -> dict:
         row = {"step": step, "train_loss": train_loss}
         if "validation" in self.sets:
             row["validation_loss"], row["validation_accuracy"] = self._evaluate(loop, "validation")
@@ -215,7 +215,7 @@ class Trainer:
             row["test_accuracy"] = self._evaluate(loop, "test")[1] if due else None
         return row
 
-    def _evaluate(self, loop: _Loop, name: str) -> tuple[float, float]:
+    def _evaluate(self, loop: Loop, name: str) -> tuple[float, float]:
         """Mean loss and mean metric over a whole set."""
         sums = sum(loop.evaluate(x, y).numpy() for x, y in self._evaluated[name])
         return tuple((sums / len(self.sets[name][1])).tolist())
@@ -227,19 +227,26 @@ class Trainer:
         """An evaluation set: as a whole on the device if it fits, else cut from the arrays each time it is asked for."""
         if self._fits(name):
             return [tuple(map(tf.constant, self.sets[name]))]
-        slices = [slice(start, start + _EVAL_BATCH) for start in range(0, len(self.sets[name][1]), _EVAL_BATCH)]
+        slices = [slice(start, start + EVAL_BATCH) for start in range(0, len(self.sets[name][1]), EVAL_BATCH)]
         return _Lazily(lambda at: tuple(array[at] for array in self.sets[name]), slices)
 
-    def _loop_for(self, model: keras.Model) -> _Loop:
+    def _loop_for(self, model: keras.Model) -> Loop:
         """The compiled loop of the last model is kept: the levels of a search compile once."""
         _check_fit(model, *self.sets["train"])
         if self._loop is None or not self._loop.serves(model):
-            self._loop = _Loop(model, self)
+            self._loop = Loop(
+                model,
+                optimizer=self.optimizer,
+                loss=self.loss,
+                metric=self.metric,
+                augment=self.augment,
+                seed=self.seed,
+                jit_compile=self.jit_compile,
+            )
         self._loop.reset()
         return self._loop
 
 
-_EVAL_BATCH = 1_000
 _FINAL = ("train_loss", "validation_accuracy", "test_accuracy")
 
 
@@ -273,106 +280,6 @@ class _Lazily:
 
     def __iter__(self) -> Iterator:
         return map(self.function, self.items)
-
-
-class _Loop:
-    """The compiled steps and measurements of one model."""
-
-    def __init__(self, model: keras.Model, trainer: Trainer):
-        self.model = model
-        self.plain, self.masks, self.held = gradient_masks(model)
-        self.trained = list(self.plain.trainable_variables)
-        self.trainer = trainer
-        self.optimizer = loss_scaling(fresh_optimizer(trainer.optimizer), self.plain)
-        self.optimizer.build(self.trained)
-        self._start = [value_of(v) for v in self.optimizer.variables]
-        self.jit = _xla_pays(self.plain) if trainer.jit_compile == "auto" else bool(trainer.jit_compile)
-        self.run = tf.function(self._run, jit_compile=self.jit)
-        self.evaluate = tf.function(self._evaluate)  # large batches: faster without XLA on a CPU, as measured
-
-    def serves(self, model: keras.Model) -> bool:
-        """Whether this loop was compiled for that model as it is now: the same masks, the same trainable variables."""
-        if model is not self.model:
-            return False
-        now = gradient_masks(model)[0].trainable_variables
-        return len(now) == len(self.trained) and all(a is b for a, b in zip(now, self.trained))
-
-    def reset(self) -> None:
-        """The optimizer as it was built: no momentum, step 0."""
-        for variable, value in zip(self.optimizer.variables, self._start):
-            variable.assign(value)
-
-    def values(self) -> list[np.ndarray]:
-        return [value_of(v) for v in self.plain.variables]
-
-    def assign(self, values: list[np.ndarray]) -> None:
-        for variable, value in zip(self.plain.variables, values):
-            variable.assign(value)
-
-    def _run(self, x, y, rows, count, first):
-        """`count` training steps; returns their mean loss and the first step whose loss was not finite, or -1."""
-        total, bad = tf.constant(0.0), tf.constant(-1)
-        for i in tf.range(count):
-            loss = self._step(tf.gather(x, rows[i]), tf.gather(y, rows[i]), first + i)
-            total += loss
-            bad = tf.where((bad < 0) & ~tf.math.is_finite(loss), i, bad)
-        return total / tf.cast(count, tf.float32), bad
-
-    def _step(self, x, y, step):
-        if self.trainer.augment is not None:
-            x = self.trainer.augment(x, tf.stack([self.trainer.seed, step]))
-        with tf.GradientTape() as tape:
-            loss = self._loss(y, self.plain(x, training=True))
-            total = tf.add_n([loss, *(tf.cast(extra, tf.float32) for extra in self.plain.losses)])
-            scaled = self.optimizer.scale_loss(total)
-        gradients = tape.gradient(scaled, [v.value for v in self.trained])
-        self.optimizer.apply(
-            [
-                g if g is None or id(v) not in self.masks else g * self.masks[id(v)].value
-                for g, v in zip(gradients, self.trained)
-            ],
-            self.trained,
-        )
-        for v in self.trained:  # optimizers that mix the weights of a kernel, and weight decay, move pruned weights too
-            if id(v) in self.masks:
-                kept = v.value * self.masks[id(v)].value
-                v.assign(kept + self.held[id(v)].value if id(v) in self.held else kept)
-        return total
-
-    def _loss(self, y, outputs):
-        """The mean over examples; a loss given by its name returns one value for each."""
-        return tf.reduce_mean(tf.cast(self.trainer.loss(y, outputs), tf.float32))
-
-    def _evaluate(self, x, y):
-        """Summed loss and summed metric of a set, in batches."""
-        sums = tf.zeros(2, tf.float64)
-        for start in tf.range(0, tf.shape(y)[0], _EVAL_BATCH):
-            sums += self._sums(x[start : start + _EVAL_BATCH], y[start : start + _EVAL_BATCH])
-        return sums
-
-    def _sums(self, x, y):
-        outputs = self.plain(x, training=False)
-        loss = self._loss(y, outputs) * tf.cast(tf.shape(y)[0], tf.float32)
-        return tf.cast(
-            tf.stack([loss, tf.reduce_sum(tf.cast(self.trainer.metric(y, outputs), tf.float32))]), tf.float64
-        )
-
-
-def _xla_pays(model: keras.Model) -> bool:
-    """On a GPU always; on a CPU for nets of matrix products only, where it is several times faster, as measured."""
-    if tf.config.list_physical_devices("GPU"):
-        return True
-    recurrent = any(isinstance(layer, keras.layers.RNN) for layer in sublayers(model))
-    return not recurrent and all(len(v.shape) <= 2 for v in model.trainable_variables)
-
-
-def _accuracy(y_true, y_pred):
-    """1 where the prediction is right: integer labels, one-hot labels, or one output per example cut at 1/2."""
-    if y_pred.shape[-1] == 1:
-        return keras.metrics.binary_accuracy(tf.reshape(y_true, tf.shape(y_pred)), y_pred)
-    if len(y_true.shape) == len(y_pred.shape) and y_true.shape[-1] == y_pred.shape[-1]:
-        return keras.metrics.categorical_accuracy(y_true, y_pred)
-    return keras.metrics.sparse_categorical_accuracy(y_true, y_pred)
 
 
 def _checked_set(name: str, pair: Examples) -> Examples:
