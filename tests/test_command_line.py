@@ -160,6 +160,7 @@ BAD = [
     (["find", "--prune_fraction=a=b"], "kind=number"),
     (["find", "--levels=0"], "1 level.* 0"),
     (["find", "--replicates=0"], "1 replicate.* 0"),
+    (["find", "--replicate=3"], "0 to 2.*replicate=3"),
     (["find", "--steps=0"], "steps of at least 1"),
     (["find", "--batch_size=9999"], "batch_size=9999"),
     (["find", "--prunable=nothing"], "at least one prunable kernel"),

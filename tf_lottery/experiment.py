@@ -59,8 +59,7 @@ def run_find(
     spec = dataclasses.asdict(settings)
     growing = ("replicates", "levels") if settings.reset == "each_level" else ("replicates",)
     run.check(spec, growing)
-    wanted = {(r, k) for r in range(settings.replicates) for k in range(settings.levels + 1)}
-    missing = {(r, k) for r, k in wanted - set(run.finished()) if replicate in (None, r)}
+    missing = run.missing(settings.replicates, range(settings.levels + 1), replicate)
     if missing:
         dataset = data.load(settings.dataset, data_dir)
     for r in sorted({r for r, _ in missing}):
@@ -92,7 +91,7 @@ def run_find(
 def run_branch(
     trunk: Run,
     name: str,
-    levels: Sequence[int] | None,
+    levels: Sequence[int],
     settings: BranchSettings,
     display: Display,
     *,
@@ -104,7 +103,7 @@ def run_branch(
     Args:
       trunk: The run to branch from.
       name: The branch's name.
-      levels: Which levels; by default all but the dense one.
+      levels: Which levels.
       settings, display, data_dir, replicate: As for `run_find`.
 
     Returns:
@@ -113,23 +112,17 @@ def run_branch(
     Raises:
       LotteryError: If the trunk lacks a level, or the branch was begun with other settings.
     """
-    (
-        treatments.get_survivors(settings.survivors),
-        treatments.get_pruned(settings.pruned),
-    )  # known, before a folder is made
-    spec = trunk.spec()
-    if spec is None:
-        raise LotteryError(f"Expected a run in {trunk.folder}, but there is none: `tf-lottery find` makes one.")
-    base = Settings(**spec["settings"])
-    levels = list(range(1, base.levels + 1)) if levels is None else sorted(set(levels))
-    wanted = {(r, k) for r in range(base.replicates) for k in levels if replicate in (None, r)}
-    absent = sorted(({(r, 0) for r, _ in wanted} | wanted) - set(trunk.finished()))
-    if absent or not wanted:
-        place = f"level {absent[0][1]} of replicate {absent[0][0]}" if absent else "a level to retrain"
-        raise LotteryError(f"Expected a run with {place}, but {trunk.folder} has not finished that.")
+    treatments.get_survivors(settings.survivors)  # known, before a folder is made
+    treatments.get_pruned(settings.pruned)
+    base = Settings(**trunk.settings())
+    absent = trunk.missing(base.replicates, [0, *levels], replicate)
+    if absent:
+        raise LotteryError(
+            f"Expected a run with level {absent[0][1]} of replicate {absent[0][0]}, but {trunk.folder} has not finished that."
+        )
     run, own_spec = trunk.branch(name), dataclasses.asdict(settings)
     run.check(own_spec)
-    missing = wanted - set(run.finished())
+    missing = run.missing(base.replicates, levels, replicate)
     if missing:
         dataset = data.load(base.dataset, data_dir)
     for r in sorted({r for r, _ in missing}):

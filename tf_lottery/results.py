@@ -13,7 +13,7 @@ import csv
 import json
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,17 @@ class Run:
         except (OSError, ValueError) as error:
             raise LotteryError(f"Expected the settings of a run in {path}, but it cannot be read ({error}).") from None
 
+    def settings(self) -> dict[str, Any]:
+        """The settings the run was begun with.
+
+        Raises:
+          LotteryError: If it was never begun.
+        """
+        spec = self.spec()
+        if spec is None:
+            raise LotteryError(f"Expected a run in {self.folder}, but there is none: `tf-lottery find` makes one.")
+        return spec["settings"]
+
     def level_folder(self, replicate: int, level: int) -> Path:
         return self.folder / f"replicate_{replicate}" / f"level_{level:02d}"
 
@@ -101,6 +112,13 @@ class Run:
             if match:
                 found.append((int(match[1]), int(match[2])))
         return sorted(found)
+
+    def missing(self, replicates: int, levels: Iterable[int], only: int | None = None) -> list[tuple[int, int]]:
+        """(replicate, level) of what is not finished yet, in order; of one replicate if `only` names it."""
+        if only is not None and not 0 <= only < replicates:
+            raise LotteryError(f"Expected a replicate from 0 to {replicates - 1}, but received replicate={only}.")
+        wanted = {(r, k) for r in range(replicates) for k in levels if only in (None, r)}
+        return sorted(wanted - set(self.finished()))
 
     def ticket(self, replicate: int, level: int) -> Ticket:
         return Ticket.load(self.level_folder(replicate, level) / "level.ticket")

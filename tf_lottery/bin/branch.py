@@ -37,20 +37,17 @@ def main(argv: list[str]) -> None:
         raise LotteryError("Expected --name, the run to branch from, but received none.")
     run = Run(Path(place.results_dir) / place.name)
     name = which.branch or default_name(settings)
-    spec = run.spec()
-    if spec is None:
-        raise LotteryError(f"Expected a run in {run.folder}, but there is none: `tf-lottery find` makes one.")
-    base = Settings(**spec["settings"])
+    base = Settings(**run.settings())
 
     with main_lib.native_stderr_off():
         from tf_lottery import experiment
     from tf_lottery.bin.display import LevelDisplay, table
 
-    done = {level for _, level in run.branch(name).finished()}
-    levels = set(which.levels or range(1, base.levels + 1))
-    with LevelDisplay(base.replicates * len(levels - done), base.steps, place.quiet) as display:
+    levels = range(1, base.levels + 1) if which.levels is None else which.levels
+    missing = run.branch(name).missing(base.replicates, levels, place.replicate)
+    with LevelDisplay(len(missing), base.steps, place.quiet) as display:
         worked = experiment.run_branch(
-            run, name, which.levels, settings, display, data_dir=place.data_dir, replicate=place.replicate
+            run, name, levels, settings, display, data_dir=place.data_dir, replicate=place.replicate
         )
     display.console.quiet = False
     display.console.print(table(f"{run.branch(name).folder}", by_level(run.branch(name).summary())))

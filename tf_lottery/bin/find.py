@@ -40,8 +40,8 @@ def main(argv: list[str]) -> None:
         from tf_lottery import experiment
     from tf_lottery.bin.display import LevelDisplay, table
 
-    levels = settings.replicates * (settings.levels + 1) - len(run.finished())
-    with LevelDisplay(levels, settings.steps, place.quiet) as display:
+    missing = run.missing(settings.replicates, range(settings.levels + 1), place.replicate)
+    with LevelDisplay(len(missing), settings.steps, place.quiet) as display:
         worked = experiment.run_find(run, settings, display, data_dir=place.data_dir, replicate=place.replicate)
     statistics = by_level(run.summary())
     display.console.quiet = False
