@@ -97,7 +97,9 @@ def test_a_finished_run_says_so_and_does_nothing(finished, capsys):
 def test_the_closing_words_name_the_winner(finished, capsys):
     call("find", f"--results_dir={finished}", "--name=short", *SHORT)
     out = capsys.readouterr().out
-    assert re.search(r"(The winning ticket|No ticket won).*level [12] with (80|64) % of the weights.*2 replicates", out)
+    assert re.search(
+        r"(The winning ticket:|No ticket won; the best:) level [12] with (80|64) % of the weights.*2 replicates", out
+    )
 
 
 def test_reports_are_drawn_from_result_files_alone(finished, tmp_path, capsys):
@@ -111,11 +113,22 @@ def test_reports_are_drawn_from_result_files_alone(finished, tmp_path, capsys):
     assert {path.name for path in (copy / "report").iterdir()} == {*figures, "table.md"}
     assert all((copy / "report" / name).read_bytes().startswith(b"\x89PNG") for name in figures)
     table = (copy / "report" / "table.md").read_text()
-    assert (
-        table.count("| reinit |") == 2
-        and table.count("| random mask |") == 1
-        and table.count("| winning ticket |") == 3
-    )
+    assert table.count("| reinit |") == 2 and table.count("| random mask |") == 1 and table.count("| ticket |") == 3
+
+
+def test_levels_without_curves_and_damaged_tables_are_named(finished, tmp_path, capsys):
+    assert call("report", f"--results_dir={finished}", "--name=short", "--levels=0,9", f"--output={tmp_path}") == 1
+    assert "none for 9" in capsys.readouterr().err
+    (tmp_path / "short").mkdir()
+    (tmp_path / "short" / "summary.csv").write_text("replicate,level\n0,x\n")
+    assert call("report", f"--results_dir={tmp_path}", "--name=short") == 1
+    assert "summary.csv, but it is damaged" in capsys.readouterr().err
+
+
+def test_a_name_is_free_again_if_nothing_was_finished_under_it(tmp_path):
+    place = [f"--results_dir={tmp_path}", "--name=short"]
+    assert call("find", *place, *SHORT, "--learning_rate=1e38", "--optimizer=sgd") == 1
+    assert call("find", *place, *SHORT, "--levels=1", "--replicates=1") == 0
 
 
 def test_more_replicates_and_levels_extend_a_run(finished, tmp_path):
@@ -158,9 +171,21 @@ BAD = [
     (["find", "--prune_fraction=Dense=2"], "2.0"),
     (["find", "--prune_fraction=Conv2D=0.1"], "cover every kernel"),
     (["find", "--prune_fraction=a=b"], "kind=number"),
-    (["find", "--levels=0"], "1 level.* 0"),
-    (["find", "--replicates=0"], "1 replicate.* 0"),
+    (["find", "--levels=0"], "levels of at least 1.* 0"),
+    (["find", "--replicates=0"], "replicates of at least 1.* 0"),
     (["find", "--replicate=3"], "0 to 2.*replicate=3"),
+    (["find", "--seed=-1"], "seed of 0 or more.*-1"),
+    (["find", "--steps=-5"], "steps of at least 1.*-5"),
+    (["find", "--test_every=0"], "test_every of at least 1.*0"),
+    (["find", "--learning_rate=-1"], "learning_rate above 0.*-1"),
+    (["find", "--learning_rate=nan"], "learning_rate above 0.*nan"),
+    (["find", "--prune_fraction=nan"], r"\(0, 1\).*nan"),
+    (["find", "--prunable=("], "regular expressions.*'\\('"),
+    (["find", "--augment"], r"images for --augment, but mnist1d.*\(40,\)"),
+    (["find", "--scope=global", "--prune_fraction=output=0.1,Dense=0.2"], "one prune_fraction.*0.1, 0.2"),
+    (["find", "--name=../x"], "without slashes.*'../x'"),
+    (["find", "--name="], "without slashes.*''"),
+    (["branch", "--name=x", "--levels=5-2", "--survivors=reinit"], "5-2"),
     (["find", "--steps=0"], "steps of at least 1"),
     (["find", "--batch_size=9999"], "batch_size=9999"),
     (["find", "--prunable=nothing"], "at least one prunable kernel"),
@@ -171,7 +196,7 @@ BAD = [
     (["find", "--lr_drops=5,1"], "rising drops"),
     (["find", "--modl=lenet"], "modl.*model"),
     (["find", "lenet"], "flags only.*'lenet'"),
-    (["find", "--rewind_to=-1"], "0 or later"),
+    (["find", "--rewind_to=-1"], "rewind_to of 0 or more.*-1"),
     (["find", "--rewind_to=999999", "--steps=5"], "within the 5 steps.*999999"),
     (["find", "--learning_rate=1e38", "--optimizer=sgd", "--steps=20"], "Level 0 of replicate 0 stopped.*finite.*step"),
     (["branch"], "--name"),

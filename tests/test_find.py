@@ -254,6 +254,53 @@ def test_bad_input_is_refused_before_anything_is_trained(options, message, dense
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights()))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scope": "global", "prune_fraction": {"output": 0.1, "Dense": 0.2}}, "one prune_fraction"),
+        ({"prune_fraction": "0.2"}, "received '0.2'"),
+        ({"levels": 1.5}, "received levels=1.5"),
+        ({"start_from": "a.ticket"}, "Expected tickets"),
+    ],
+)
+def test_more_bad_input_is_refused_before_anything_is_trained(options, message, dense_net):
+    with pytest.raises(LotteryError, match=message):
+        tfl.find_ticket(dense_net(), lambda *_: pytest.fail("trained"), **options)
+
+
+def test_what_the_parts_return_is_checked(train, dense_net):
+    for options, message in (
+        ({"survivors": lambda *_, **__: 0}, "finite values of shape"),
+        ({"survivors": lambda initial, *_, **__: initial * np.nan}, "finite values"),
+        ({"criterion": lambda *_, **__: np.zeros(3)}, "Expected scores of shape"),
+    ):
+        with pytest.raises(LotteryError, match=message):
+            list(tfl.find_ticket(dense_net(), train, levels=1, **options))
+    for returned in (0.5, {"curve": [1, 2]}):
+        with pytest.raises(LotteryError, match="dict of numbers"):
+            next(tfl.find_ticket(dense_net(), lambda *_, returned=returned: returned))
+
+
+def test_tickets_respect_their_masks_even_if_train_did_not(blobs, dense_net):
+    model = dense_net()
+    model.compile("sgd", "mse")
+
+    def wrong(masked, callbacks):  # trains the plain model that shares the weights
+        model.fit(blobs[0], np.ones((300, 3)), verbose=0)
+
+    *_, ticket = tfl.find_ticket(model, wrong, levels=1)
+    assert all(not ticket.final[path][mask == 0].any() for path, mask in ticket.masks.items())
+
+
+def test_tickets_of_one_model_serve_another(train, dense_net):
+    def build():
+        return keras.Sequential([keras.Input((6,)), L.Dense(16, "relu"), L.Dense(3)])
+
+    dense, ticket = tfl.find_ticket(build(), train, levels=1)
+    assert tfl.retrain_ticket(build(), train, ticket, dense).density == ticket.density
+    assert next(tfl.find_ticket(build(), train, levels=2, start_from=ticket)).level == 2
+
+
 def test_an_unbuilt_model_is_refused():
     with pytest.raises(LotteryError, match="no weights yet"):
         tfl.find_ticket(keras.Sequential([L.Dense(3)]), lambda *_: None)

@@ -345,6 +345,31 @@ def test_a_tf_keras_model_is_refused_by_name():
     assert "Expected a Keras 3 model" in out and "tf_keras.Sequential" in out
 
 
+def test_a_saved_ticket_fits_a_model_whose_layers_have_other_names(tmp_path):
+    def build():
+        return keras.Sequential([keras.Input((8,)), *(L.Dense(8, use_bias=False) for _ in range(12))])
+
+    model, x = tfl.wrap(build()), np.ones((2, 8), "float32")
+    tfl.set_masks(model, half(model))
+    tfl.Ticket(tfl.get_masks(model), layers.get_values(model)).save(tmp_path / "m.ticket")
+    assert np.allclose(tfl.Ticket.load(tmp_path / "m.ticket").apply(build())(x), model(x))
+
+
+def test_export_gives_the_plain_model(dense_net, tmp_path):
+    masked = tfl.wrap(dense_net())
+    tfl.set_masks(masked, half(masked))
+    masked.export(tmp_path / "saved_model", verbose=False)
+    x = np.ones((2, 6), "float32")
+    assert np.allclose(tf.saved_model.load(tmp_path / "saved_model").serve(x), masked(x), atol=1e-6)
+
+
+def test_wrapping_again_with_another_choice_is_refused(dense_net):
+    with pytest.raises(LotteryError, match="wrapped already"):
+        tfl.wrap(tfl.wrap(dense_net()), prunable="bias")
+    with pytest.raises(LotteryError, match="regular expressions.*'\\('"):
+        tfl.wrap(dense_net(), prunable="(")
+
+
 def test_tickets_fit_models_by_name_or_by_order(dense_net, blobs):
     masked = tfl.wrap(dense_net())
     tfl.set_masks(masked, half(masked))

@@ -38,6 +38,20 @@ def test_round_trip(ticket, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.ticket"]  # no temporary file stays behind
 
 
+def test_the_order_of_the_variables_comes_back(tmp_path, rng):
+    """Tickets are put on models whose layers have other names by order, so the order is part of the ticket."""
+    names = [f"dense_{i}/kernel" for i in (9, 10, 11)]  # not in alphabetical order
+    values = {name: rng.normal(size=(2, 2)).astype(np.float32) for name in names}
+    Ticket({name: np.ones((2, 2), np.uint8) for name in names}, values, values).save(tmp_path / "a.ticket")
+    back = Ticket.load(tmp_path / "a.ticket")
+    assert list(back.masks) == list(back.initial) == list(back.final) == names
+
+
+def test_masks_without_weights_are_refused(ticket):
+    with pytest.raises(TicketError, match="'a/kernel' has none"):
+        Ticket(ticket.masks, {"b/kernel": np.ones(3)})
+
+
 def test_frozen_values_and_untrained_tickets_come_back(ticket, tmp_path, rng):
     frozen = {**ticket.initial, "a/kernel": rng.normal(size=(13, 7)).astype(np.float32)}
     Ticket(ticket.masks, frozen).save(tmp_path / "a.ticket")
@@ -80,6 +94,8 @@ def test_damaged_and_foreign_files_are_refused(ticket, tmp_path):
         ({**header, "format": "other/9"}, "other/9"),
         ({**header, "shapes": {"a/kernel": [13, 8]}}, "damaged"),
         ({**header, "shapes": {"b/kernel": [13, 7]}}, "damaged"),
+        ({**header, "variables": ["a/kernel", "none"]}, "damaged"),
+        ({**header, "variables": ["a/bias"]}, "damaged"),
     ):
         save_file(arrays, path, metadata={"ticket": json.dumps(changed)})
         with pytest.raises(TicketError, match=message):

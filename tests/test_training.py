@@ -171,6 +171,27 @@ def test_other_losses_and_metrics(rng):
     assert metrics["final_test_accuracy"] < 0.1  # here the mean absolute error
 
 
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_accuracy_of_a_single_output_is_cut_where_the_loss_says(from_logits, rng):
+    x = rng.normal(size=(400, 3)).astype("float32")
+    y = (x.sum(1) > 0).astype("int32")
+    model = keras.Sequential([keras.Input((3,)), L.Dense(1, None if from_logits else "sigmoid")])
+    loss = keras.losses.BinaryCrossentropy(from_logits=from_logits)
+    metrics = tfl.Trainer(x, y[:, None], test=(x, y[:, None]), loss=loss, steps=30)(model)
+    right = (np.asarray(model(x))[:, 0] > (0 if from_logits else 0.5)) == y
+    assert metrics["final_test_accuracy"] == pytest.approx(right.mean())
+
+
+def test_one_hot_labels(blobs, dense_net):
+    x, y = blobs
+    options = {"steps": 20, "optimizer": keras.optimizers.Adam(0.05)}
+    hot = np.eye(3, dtype="float32")[y]
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    a = tfl.Trainer(x, hot, test=(x, hot), loss=loss, **options)(dense_net())
+    b = tfl.Trainer(x, y, test=(x, y), **options)(dense_net())
+    assert a["final_test_accuracy"] == b["final_test_accuracy"] > 0.7
+
+
 def test_callbacks_hear_of_stretches_and_may_ask_for_steps(blobs, dense_net):
     class Listener(keras.callbacks.Callback):
         at_steps = (3, 17)
@@ -242,8 +263,30 @@ def test_bad_input_is_one_sentence(blobs, dense_net):
             tfl.Trainer(x, y, **options)
     with pytest.raises(tfl.DataError, match=r"shape \(6,\) for model 'net', but the data have \(5,\)"):
         tfl.Trainer(x[:, :5], y, steps=1)(dense_net())
-    with pytest.raises(tfl.DataError, match=r"labels in \[0, 3\) for model 'net', but the data have 1 to 3"):
+    with pytest.raises(tfl.DataError, match=r"labels in \[0, 3\) for model 'net', but the train data have 1 to 3"):
         tfl.Trainer(x, y + 1, steps=1)(dense_net())
+    dataset = tf.data.Dataset.from_tensor_slices((x, y))
+    for arguments, message in (
+        ((dataset, y), "train data as two arrays.*around model.fit"),
+        ((x, None), "two arrays of numbers.*NoneType"),
+        (([x, x], y), "as many train inputs"),
+        ((x, y.astype(str)), "two arrays of numbers"),
+        ((x, x[:, :1]), "Expected a metric for targets that are not labels"),
+    ):
+        with pytest.raises(LotteryError, match=message):
+            tfl.Trainer(*arguments, steps=1)
+    for options, error, message in (
+        ({"validation": (x[:, :3], y)}, tfl.DataError, "Expected validation data that fit model 'net'"),
+        ({"test": (x, y + 5)}, tfl.DataError, "the test data have 5 to 7"),
+        ({"augment": lambda images: images}, tfl.DataError, "Expected train data that fit"),
+        ({"metric": lambda a, b: tf.reduce_mean(b)}, LotteryError, "one value per example"),
+    ):
+        with pytest.raises(error, match=message) as caught:
+            tfl.Trainer(x, y, steps=1, **options)(dense_net())
+        assert "\n" not in str(caught.value)
+    for metric in ("mae", keras.metrics.MeanAbsoluteError()):
+        with pytest.raises(LotteryError, match="metric to be a function"):
+            tfl.Trainer(x, y, steps=1, metric=metric)
     with pytest.raises(LotteryError, match="no weights yet"):
         tfl.Trainer(x, y, steps=1)(keras.Sequential([L.Dense(3)]))
 

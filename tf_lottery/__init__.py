@@ -36,7 +36,7 @@ _HOMES = {
     "strip": "layers",
     "wrap": "layers",
 }
-_MODULES = ("criteria", "data", "errors", "masks", "models", "treatments")
+_MODULES = ("criteria", "data", "errors", "masks", "models", "treatments", "weights")
 
 __all__ = [*sorted(_HOMES), *_MODULES]
 

@@ -79,6 +79,11 @@ def _from_tfds(name: str, data_dir: str | os.PathLike | None) -> Dataset:
     except tfds.core.DatasetNotFoundError:
         known = ", ".join([*registry, "mnist", "fashion_mnist", "cifar10"])
         raise DataError(f"Expected {known} or another data set of TFDS, but received {name!r}.") from None
+    if not builder.is_prepared():
+        print(
+            f"{name} is not prepared in {builder.data_dir}; fetching it (minutes, also to give up without a network)",
+            file=sys.stderr,
+        )
     try:
         with contextlib.redirect_stdout(sys.stderr), _quiet_retries():  # TFDS says on stdout what it fetches
             builder.download_and_prepare()

@@ -50,12 +50,7 @@ def run_find(
       LotteryError: If the folder holds a run with other settings, or the settings are not possible.
     """
     settings = settings.resolved()
-    if settings.replicates < 1 or settings.levels < 1:
-        raise LotteryError(
-            f"Expected at least 1 replicate and 1 level, but received {settings.replicates} and {settings.levels}."
-        )
-    if settings.rewind_to > settings.steps:
-        raise LotteryError(f"Expected rewind_to within the {settings.steps} steps, but received {settings.rewind_to}.")
+    _check_numbers(settings)
     spec = dataclasses.asdict(settings)
     growing = ("replicates", "levels") if settings.reset == "each_level" else ("replicates",)
     run.check(spec, growing)
@@ -176,6 +171,10 @@ def _write(run: Run, replicate: int, tickets: Iterable[Ticket], trained: _Train,
 def _problem(settings: Settings, dataset: data.Dataset, replicate: int):
     """The model and the trainer of one replicate."""
     seed = settings.seed + replicate
+    if settings.augment and len(dataset.input_shape) != 3:
+        raise DataError(
+            f"Expected images for --augment, but {settings.dataset} has inputs of shape {dataset.input_shape}."
+        )
     try:
         model = models.get(settings.model)(dataset.input_shape, dataset.classes, seed)
     except ValueError as error:
@@ -196,6 +195,19 @@ def _problem(settings: Settings, dataset: data.Dataset, replicate: int):
         seed=seed,
     )
     return model, trainer
+
+
+def _check_numbers(settings: Settings) -> None:
+    for name in ("replicates", "levels", "steps", "batch_size", "eval_every", "test_every"):
+        if (value := getattr(settings, name)) is not None and value < 1:
+            raise LotteryError(f"Expected {name} of at least 1, but received {value}.")
+    for name in ("seed", "rewind_to", "warmup"):
+        if getattr(settings, name) < 0:
+            raise LotteryError(f"Expected {name} of 0 or more, but received {getattr(settings, name)}.")
+    if not settings.learning_rate > 0:
+        raise LotteryError(f"Expected a learning_rate above 0, but received {settings.learning_rate}.")
+    if settings.rewind_to > settings.steps:
+        raise LotteryError(f"Expected rewind_to within the {settings.steps} steps, but received {settings.rewind_to}.")
 
 
 def _optimizer(settings: Settings) -> keras.optimizers.Optimizer:

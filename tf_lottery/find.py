@@ -63,8 +63,9 @@ def find_ticket(
       one_shot: Prune every level directly from the dense network, instead of from the level before.
       reset: `"each_level"` (strategy 1 of Frankle & Carbin), or `"at_end"` (strategy 2): training goes on from the trained
         weights, and only the last level starts from its `survivors` treatment of the initial weights.
-      start_from: A ticket, or the first and the last ticket of an earlier search, to go on from; its levels are not trained
-        again, unless it has no trained weights.
+      start_from: A ticket to go on from; its level is not trained again, unless it has no trained weights. To end exactly
+        where an uninterrupted search would have, give the first and the last ticket of that search: `one_shot`,
+        `reset="at_end"` and the constant treatments look back at the first.
       prunable: Which variables are prunable, if not the kernels; see `weights.prunable_kernels`.
       seed: Decides everything random in the search: drawn weights, shuffles, random scores.
 
@@ -94,11 +95,11 @@ def find_ticket(
         **_names(criterion=criterion, survivors=survivors, pruned=pruned, prune_fraction=prune_fraction),
         **{"scope": scope, "rewind_to": rewind_to, "one_shot": one_shot, "reset": reset, "seed": seed},
     }
-    _check(levels, scope, rewind_to, one_shot, reset)
+    _check(levels, rewind_to, one_shot, reset)
     masked = layers.wrap(model, prunable, held=pruned is not treatments.zero)
     fractions = weights.prune_fractions(_kernels(masked), prune_fraction)
-    given = [start_from] if isinstance(start_from, Ticket) else start_from
-    given = [layers.in_paths_of(masked, ticket) for ticket in given]
+    masks.check_scope(scope, fractions)
+    given = _in_paths_of(masked, [start_from] if isinstance(start_from, Ticket) else start_from)
 
     def search() -> Iterator[Ticket]:
         last = given[-1] if given else Ticket(layers.get_masks(masked), layers.get_values(masked), found=found)
@@ -152,6 +153,7 @@ def retrain_ticket(
         **{"random_mask": random_mask, "seed": seed},
     }
     masked = layers.wrap(model, held=pruned is not treatments.zero)
+    ticket, dense = _in_paths_of(masked, [ticket, dense])
     rng = np.random.default_rng([seed, ticket.level, 1])
     new = masks.shuffled(ticket.masks, rng) if random_mask else ticket.masks
     treat = _Treatment(masked.kernels, dense, pruned, seed)
@@ -179,6 +181,11 @@ class _Treatment:
                 draw=lambda kernel=kernel, draw_seed=draw_seed: weights.draw(kernel, draw_seed),
                 scale=self.scales[path],
             )
+            if np.shape(values) != initial[path].shape or not np.isfinite(values).all():
+                raise LotteryError(
+                    f"Expected {getattr(survivors, '__name__', survivors)} to return finite values of shape "
+                    f"{initial[path].shape} for kernel {path!r}, but received others (shape {np.shape(values)})."
+                )
             values = self.pruned(values, initial[path], final[path], mask=new[path])
             start[path] = np.asarray(values, initial[path].dtype)
         return start
@@ -208,15 +215,24 @@ def _trained(masked, train: Train, ticket: Ticket, rewind_to: int = 0) -> Ticket
     layers.set_state(masked, ticket.masks, ticket.initial)
     snapshot = _Snapshot(rewind_to) if rewind_to and ticket.level == 0 else None
     metrics = train(masked, [snapshot] if snapshot else []) or {}
-    if isinstance(metrics, keras.callbacks.History):
-        metrics = {name: float(values[-1]) for name, values in metrics.history.items()}
     if snapshot and snapshot.values is None:
         raise LotteryError(
             f"Expected train to hand its callbacks on and to reach step {rewind_to} for rewind_to, but it did not."
         )
     initial = snapshot.values if snapshot else ticket.initial
-    metrics = {name: value.item() if hasattr(value, "item") else value for name, value in metrics.items()}
-    return Ticket(ticket.masks, initial, layers.get_values(masked), ticket.level, metrics, ticket.found)
+    layers.settle(masked)
+    return Ticket(ticket.masks, initial, layers.get_values(masked), ticket.level, _numbers(metrics), ticket.found)
+
+
+def _numbers(metrics) -> dict:
+    """What `train` returned, as a dict of plain numbers."""
+    if isinstance(metrics, keras.callbacks.History):
+        metrics = {name: values[-1] for name, values in metrics.history.items()}
+    if not isinstance(metrics, Mapping) or any(np.ndim(value) for value in metrics.values()):
+        raise LotteryError(
+            f"Expected train to return a dict of numbers, a History or None, but received {metrics!r:.80}."
+        )
+    return {name: value.item() if hasattr(value, "item") else value for name, value in metrics.items()}
 
 
 def _names(**parts) -> dict:
@@ -232,6 +248,12 @@ def _scores(criterion: Callable, parent: Ticket, seed: int, level: int) -> Array
     }
 
 
+def _in_paths_of(masked, tickets: Sequence[Ticket]) -> list[Ticket]:
+    if not all(isinstance(ticket, Ticket) for ticket in tickets):
+        raise LotteryError(f"Expected tickets, as Ticket.load returns them, but received {tickets!r:.80}.")
+    return [layers.in_paths_of(masked, ticket) for ticket in tickets]
+
+
 def _kernels(masked):
     if not masked.built:
         raise LotteryError(
@@ -240,14 +262,13 @@ def _kernels(masked):
     return masked.kernels
 
 
-def _check(levels, scope, rewind_to, one_shot, reset) -> None:
-    if levels < 1:
-        raise LotteryError(f"Expected at least 1 level, but received levels={levels}.")
-    if rewind_to < 0:
+def _check(levels, rewind_to, one_shot, reset) -> None:
+    if not isinstance(levels, int) or levels < 1:
+        raise LotteryError(f"Expected at least 1 level, a whole number, but received levels={levels!r}.")
+    if not isinstance(rewind_to, int) or rewind_to < 0:
         raise LotteryError(f"Expected rewind_to to be a step, 0 or later, but received {rewind_to}.")
-    for name, value, known in (("scope", scope, masks.SCOPES), ("reset", reset, RESETS)):
-        if value not in known:
-            raise LotteryError(f"Expected {name} to be one of {', '.join(known)}, but received {value!r}.")
+    if reset not in RESETS:
+        raise LotteryError(f"Expected reset to be one of {', '.join(RESETS)}, but received {reset!r}.")
     if one_shot and reset == "at_end":
         raise LotteryError(
             "Expected reset='each_level' with one_shot, where every level starts anew from the dense network."

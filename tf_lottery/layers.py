@@ -164,6 +164,10 @@ class MaskedModel(_Masked, keras.Model):
     def output_names(self) -> list[str] | None:
         return getattr(self.model, "output_names", None)
 
+    def export(self, *args, **kwargs):
+        """Exports the plain sparse model: what leaves needs neither masks nor tf_lottery."""
+        return strip(self).export(*args, **kwargs)
+
     def compile(self, optimizer="rmsprop", *args, auto_scale_loss: bool = True, **kwargs) -> None:
         """As `keras.Model.compile`; the loss is scaled if the *wrapped* model computes in float16."""
         if auto_scale_loss:
@@ -181,12 +185,14 @@ def wrap(model, prunable: Prunable = None, *, held: bool = False) -> MaskedLayer
     """Masks a Keras 3 model or layer, in one call; all masks are 1 at first.
 
     The wrapped model shares the variables of the original, trains in `fit` with pruned weights staying pruned, and has
-    the same outputs, output names and dtype policies. A model that is wrapped already is returned as it is.
+    the same outputs, output names and dtype policies. Compile the wrapped model: the original's `compile` does not carry
+    over. A model that is wrapped already is returned as it is.
 
     Args:
       model: Any Keras 3 model or layer.
       prunable: What to prune, if not the kernels; see `weights.prunable_kernels`.
-      held: Whether pruned weights can be frozen at values other than zero.
+      held: Whether pruned weights can be frozen at values other than zero, as the `pruned` treatments of `find_ticket` and
+        tickets that were found with them do.
 
     Raises:
       TypeError: If it is not a Keras 3 model or layer.
@@ -202,10 +208,16 @@ def wrap(model, prunable: Prunable = None, *, held: bool = False) -> MaskedLayer
         kind = f"{type(model).__module__.partition('.')[0]}.{type(model).__name__}"
         raise TypeError(f"Expected a Keras 3 model or layer, but received a {kind}.")
     if isinstance(model, _Masked):
+        if prunable is not None and prunable != model._prunable:
+            raise LotteryError(
+                f"Expected prunable when {model.name!r} was wrapped, but it is wrapped already: wrap the plain model."
+            )
         return model
     masked = (MaskedModel if isinstance(model, keras.Model) else MaskedLayer)(model, prunable, held)
     if masked.built and not masked.kernels:
-        raise LotteryError(f"Expected a model with at least one prunable kernel, but {model.name!r} has none.")
+        raise LotteryError(
+            f"Expected a model with at least one prunable kernel that is trainable, but {model.name!r} has none."
+        )
     return masked
 
 
@@ -216,7 +228,7 @@ def strip(model) -> keras.layers.Layer:
     rebuilt around the plain layers.
     """
     for part in _masked_parts(model):
-        _settle(part)
+        settle(part)
     if isinstance(model, _Masked):
         return strip(model.inner) if _masked_parts(model.inner) else model.inner
     if not _masked_parts(model):
@@ -250,7 +262,7 @@ def set_masks(model, masks: Mapping[str, np.ndarray]) -> None:
         mask.assign(value)
         if held is not None:
             held.assign(np.zeros(held.shape))
-        _settle(part, index)
+        settle(part, index)
     reset_optimizer(model, keep_step=True)
 
 
@@ -313,8 +325,10 @@ def reset_optimizer(model, *, keep_step: bool = False) -> None:
 
 def apply_ticket(ticket: Ticket, model, which: str = "initial") -> MaskedModel | MaskedLayer:
     """See `Ticket.apply`."""
-    if which not in ("initial", "final") or getattr(ticket, which) is None:
-        raise TicketError(f"Expected weights='initial', or 'final' of a trained ticket, but received {which!r}.")
+    if which not in ("initial", "final"):
+        raise TicketError(f"Expected weights='initial' or 'final', but received {which!r}.")
+    if getattr(ticket, which) is None:
+        raise TicketError("Expected a trained ticket for weights='final', but this one has no trained weights.")
     ticket = in_paths_of(model, ticket)
     if not isinstance(model, _Masked):
         holds = any(np.any(ticket.initial[path][mask == 0]) for path, mask in ticket.masks.items())
@@ -380,7 +394,7 @@ def _named_masks(model) -> dict[str, tuple]:
     }
 
 
-def _settle(part: _Masked, index: int | None = None) -> None:
-    """Writes the effective values into the raw kernels."""
+def settle(part: _Masked, index: int | None = None) -> None:
+    """Writes the effective values into the raw kernels, whatever moved them."""
     for i in range(len(part.kernels)) if index is None else [index]:
         part.kernels[i].variable.assign(part.effective(i))

@@ -96,11 +96,22 @@ def prune(
             raise LotteryError(
                 f"Expected scores of shape {np.shape(mask)} for kernel {path!r}, but the criterion returned shape {np.shape(scores[path])}."
             )
-    if scope == "layer":
-        return {path: keep_top(scores[path], _remaining(mask, fractions[path]), mask) for path, mask in masks.items()}
+    check_scope(scope, fractions)
     if scope == "global":
         return _prune_globally(masks, scores, fractions)
-    raise LotteryError(f"Expected scope to be one of {', '.join(SCOPES)}, but received {scope!r}.")
+    return {path: keep_top(scores[path], _remaining(mask, fractions[path]), mask) for path, mask in masks.items()}
+
+
+def check_scope(scope: str, fractions: Mapping[str, float]) -> None:
+    """Checks that the scope is known, and that all kernels that compete in a global one have the same fraction."""
+    if scope not in SCOPES:
+        raise LotteryError(f"Expected scope to be one of {', '.join(SCOPES)}, but received {scope!r}.")
+    rates = {rate for rate in fractions.values() if rate}
+    if scope == "global" and len(rates) > 1:
+        raise LotteryError(
+            "Expected one prune_fraction for all kernels that compete under scope='global' (0 leaves a kernel out), but "
+            f"received {', '.join(map(str, sorted(rates)))}."
+        )
 
 
 def _remaining(mask: np.ndarray, fraction: float) -> int:
@@ -111,10 +122,6 @@ def _remaining(mask: np.ndarray, fraction: float) -> int:
 def _prune_globally(masks, scores, fractions) -> Arrays:
     competing = [path for path in masks if fractions[path]]
     rates = {fractions[path] for path in competing}
-    if len(rates) > 1:
-        raise LotteryError(
-            f"Expected one prune_fraction for all kernels that compete under scope='global' (0 leaves a kernel out), but received {sorted(rates)}."
-        )
     new = {path: np.array(mask, np.uint8) for path, mask in masks.items()}
     if not competing:
         return new

@@ -50,7 +50,7 @@ def write(run: Run, folder: Path, levels: Sequence[int] | None = None) -> list[P
     Raises:
       LotteryError: If the run has no finished level.
     """
-    series = [("winning ticket", by_level(run.summary()))]
+    series = [("ticket", by_level(run.summary()))]
     series += [(branch.name.replace("_", " "), by_level(branch.summary())) for branch in run.branches()]
     if not series[0][1]:
         raise LotteryError(f"Expected a run with a finished level, but {run.folder} has none.")
@@ -65,6 +65,11 @@ def write(run: Run, folder: Path, levels: Sequence[int] | None = None) -> list[P
     }
     with_curves = [level for level in series[0][1] if run.curve(0, level.level)]
     chosen = [level for level in with_curves if level.level in levels] if levels else _spread(with_curves, 5)
+    if levels and len(chosen) < len(set(levels)):
+        absent = sorted(set(levels) - {level.level for level in chosen})
+        raise LotteryError(
+            f"Expected levels that have a curve.csv, but {run.folder} has none for {', '.join(map(str, absent))}."
+        )
     if chosen:
         figures["curves.png"] = lambda: _curves(run, chosen)
     written = []
@@ -116,7 +121,7 @@ def _against_density(series: Series, column: str, label: str, scale: float):
 def _density_axis(axes: Axes, densities: Sequence[float]) -> None:
     """Percent of weights remaining, dense on the left, as the papers draw it; labels at the densities measured."""
     axes.set_xscale("log")
-    axes.set_xlim(1.1 * max(densities), min(densities) / 1.1)
+    axes.set_xlim(1.1 * max(densities), min(densities) / 1.15)
     ticks: list[float] = []
     for density in sorted(set(densities), reverse=True):
         if not ticks or ticks[-1] / density > (max(densities) / min(densities)) ** (1 / 9):
@@ -129,11 +134,11 @@ def _density_axis(axes: Axes, densities: Sequence[float]) -> None:
 
 
 def _readable_range(series: Series, column: str, scale: float) -> tuple[float, float]:
-    """The axis leaves out collapsed points: it goes as far below the dense network as twice its gain, and half again."""
+    """The axis leaves out collapsed points: it goes ten times as far below the dense network as the best ticket above."""
     values = [scale * getattr(level, column).mean for level in series[0][1]]
     lowest = min(scale * getattr(level, column).low for _, levels in series for level in levels)
     highest = max(scale * getattr(level, column).high for _, levels in series for level in levels)
-    floor = values[0] - max(6 * (max(values) - values[0]), 0.02 * values[0])
+    floor = values[0] - max(10 * (max(values) - values[0]), 0.02 * values[0])
     bottom = max(lowest, floor)
     margin = 0.05 * (highest - bottom)
     return bottom - margin, highest + margin
@@ -172,7 +177,7 @@ def _curves(run: Run, levels: Sequence[LevelStatistics]):
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlabel("training step")
     axes.set_ylabel("test accuracy (%)")
-    axes.legend(title="weights remaining", ncols=2, loc="lower right")
+    figure.legend(title="weights remaining", ncols=len(levels), loc="outside upper center", columnspacing=1.2)
     return figure
 
 

@@ -40,6 +40,15 @@ class Run:
 
     folder: Path
 
+    @classmethod
+    def at(cls, results_dir: str, name: str) -> Run:
+        """The run of that name.
+
+        Raises:
+          LotteryError: If the name is not that of a folder in `results_dir`.
+        """
+        return cls(Path(results_dir) / _folder_name(name))
+
     @property
     def name(self) -> str:
         return self.folder.name
@@ -54,14 +63,16 @@ class Run:
         Raises:
           LotteryError: Names a setting that differs.
         """
-        now = json.loads(json.dumps(settings))
-        before = (self.spec() or {"settings": now})["settings"]
+        spec, now = self.spec(), json.loads(json.dumps(settings))
+        if spec is None or not self.finished():
+            return  # nothing yet that other settings could be mixed with
+        before = spec["settings"]
         for key in sorted(before.keys() | now.keys()):
             old, new = before.get(key), now.get(key)
             if old != new and not (key in growing and new > old):
                 raise LotteryError(
                     f"Expected the settings that {self.folder} was begun with, but received {key}={new!r} instead of "
-                    f"{old!r}: give this run another name."
+                    f"{old!r}: give this one another name, or remove that folder."
                 )
 
     def open(self, settings: Mapping[str, Any], versions: Mapping[str, str]) -> None:
@@ -158,7 +169,7 @@ class Run:
         return _read_csv(path) if path.is_file() else None
 
     def branch(self, name: str) -> Run:
-        return Run(self.folder / "branches" / name)
+        return Run(self.folder / "branches" / _folder_name(name))
 
     def branches(self) -> list[Run]:
         return [Run(path.parent) for path in sorted(self.folder.glob("branches/*/summary.csv"))]
@@ -222,8 +233,14 @@ def verdict(levels: Sequence[LevelStatistics]) -> str:
         f"{dense.early_stop_step.mean:,.0f} ({means})."
     )
     return (
-        f"The winning ticket: {reaches}, {compared}" if gain > 0 else f"No ticket won: the best, {reaches}, {compared}"
+        f"The winning ticket: {reaches}, {compared}" if gain > 0 else f"No ticket won; the best: {reaches}, {compared}"
     )
+
+
+def _folder_name(name: str) -> str:
+    if not re.fullmatch(r"[^/\\.][^/\\]*", name):
+        raise LotteryError(f"Expected a name without slashes that does not begin with a dot, but received {name!r}.")
+    return name
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows) -> None:
@@ -238,5 +255,8 @@ def _short(value):
 
 
 def _read_csv(path: Path) -> list[dict[str, float]]:
-    with path.open(newline="") as file:
-        return [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(file)]
+    try:
+        with path.open(newline="") as file:
+            return [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(file)]
+    except (ValueError, TypeError) as error:
+        raise LotteryError(f"Expected a table of numbers in {path}, but it is damaged ({error}).") from None

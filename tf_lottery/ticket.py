@@ -54,6 +54,17 @@ class Ticket:
     metrics: Mapping[str, float] = field(default_factory=dict)
     found: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self):
+        missing = [
+            path
+            for values in (self.initial, self.final)
+            if values is not None
+            for path in self.masks
+            if path not in values
+        ]
+        if missing:
+            raise TicketError(f"Expected weights for every masked kernel, but {missing[0]!r} has none.")
+
     @property
     def density(self) -> float:
         """Weights kept / weights prunable, in [0, 1]."""
@@ -95,6 +106,7 @@ class Ticket:
         header = {
             "format": FORMAT,
             "shapes": {name: list(mask.shape) for name, mask in self.masks.items()},
+            "variables": list(self.initial),  # their order in the model; the container sorts its arrays
             "trained": self.final is not None,
             "level": self.level,
             "density": self.density,
@@ -120,25 +132,17 @@ class Ticket:
             tensors = load_file(path)
             masks = {name: _unpack(tensors[f"mask/{name}"], shape) for name, shape in header["shapes"].items()}
             held = {name: tensors.get(f"held/{name}") for name in masks}
-            kinds = {
-                kind: {
-                    name.removeprefix(f"{kind}/"): value
-                    for name, value in tensors.items()
-                    if name.startswith(f"{kind}/")
-                }
-                for kind in ("initial", "final")
-            }
+            present = ("initial", "final") if header["trained"] else ("initial",)
+            kinds = {kind: {name: tensors[f"{kind}/{name}"] for name in header["variables"]} for kind in present}
             for values in kinds.values():
-                for name in masks.keys() & values.keys():
+                for name in masks:
                     values[name] = _scatter(values[name], held[name], masks[name])
-            if set(masks) - set(kinds["initial"]):
-                raise KeyError("initial")
         except (SafetensorError, KeyError, ValueError, TypeError, IndexError) as error:
             raise TicketError(f"Expected a whole ticket file, but {os.fspath(path)!r} is damaged ({error}).") from error
         return cls(
             masks,
             kinds["initial"],
-            kinds["final"] if header["trained"] else None,
+            kinds.get("final"),
             level=header["level"],
             metrics=header["metrics"],
             found=header["found"],

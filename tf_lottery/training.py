@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tf_lottery.errors import DataError, LotteryError, NonFiniteLossError
 from tf_lottery.layers import gradient_masks
-from tf_lottery.loop import EVAL_BATCH, Loop, accuracy
+from tf_lottery.loop import EVAL_BATCH, Loop, accuracy_for
 
 Examples = tuple[np.ndarray, np.ndarray]
 
@@ -39,10 +39,12 @@ class Trainer:
       optimizer: A Keras optimizer, its name or config. Each call starts from a fresh copy, so its state and learning-rate
         schedule start anew.
       loss: A Keras loss, its name or config; by default the cross-entropy of integer labels and logits.
-      metric: A function `(y_true, y_pred)` -> one value per example; by default accuracy.
+      metric: A function `(y_true, y_pred)` -> one value per example, for example `keras.metrics.mean_absolute_error`; by
+        default accuracy. Whatever it is, its entries in the curve and the metrics are called accuracy.
       batch_size: Examples in a step.
       eval_every: Steps between measurements of the validation set.
-      test_every: Steps between measurements of the test set, for the curve; by default ten times `eval_every`.
+      test_every: Steps between measurements of the test set, for the curve; a multiple of `eval_every`, by default ten
+        times it.
       augment: A function `(x, seed) -> x` applied to each training batch in the graph; `seed` is an int32 tensor (2,) made of
         `seed` and the step.
       seed: Decides the data order and the augmentation.
@@ -90,18 +92,21 @@ class Trainer:
         jit_compile: bool | str = "auto",
         device_bytes: int = 2**30,
     ):
-        for name, value in (("steps", steps), ("batch_size", batch_size), ("eval_every", eval_every)):
-            if value < 1:
-                raise LotteryError(f"Expected {name} of at least 1, but received {value}.")
+        test_every = 10 * eval_every if test_every is None else test_every
+        numbers = {"steps": steps, "batch_size": batch_size, "eval_every": eval_every, "test_every": test_every}
+        for name, value in numbers.items():
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise LotteryError(f"Expected {name} of at least 1, a whole number, but received {value!r}.")
         self.sets = {"train": (x, y), "validation": validation, "test": test}
         self.sets = {name: _checked_set(name, pair) for name, pair in self.sets.items() if pair is not None}
         if batch_size > len(y):
             raise DataError(f"Expected at least batch_size={batch_size} training examples, but received {len(y)}.")
         self.steps, self.batch_size, self.seed = steps, batch_size, seed
-        self.eval_every, self.test_every = eval_every, test_every or 10 * eval_every
+        self.eval_every, self.test_every = eval_every, test_every
         self.optimizer = keras.optimizers.get(optimizer)
         self.loss = keras.losses.get(loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        self.metric, self.augment = metric or accuracy, augment
+        self.metric, self.augment = metric or accuracy_for(self.loss), augment
+        _check_metric(metric, self.sets["train"][1])
         self.jit_compile, self.device_bytes = jit_compile, device_bytes
         self.curve: list[dict] = []
         self._loop: Loop | None = None
@@ -113,7 +118,7 @@ class Trainer:
 
         Args:
           model: A built model, wrapped or plain.
-          callbacks: Keras callbacks. `on_train_begin`, `on_train_end` and, at the end of each stretch of steps,
+          callbacks: Keras callbacks; the step count is fixed, so none can stop the training. `on_train_begin`, `on_train_end` and, at the end of each stretch of steps,
             `on_train_batch_end(step - 1, logs)` are called; `logs` has `step` and, where they were measured, the
             entries of the curve. A stretch ends at every multiple of `eval_every` and at the steps that a callback
             lists in an attribute `at_steps`.
@@ -230,10 +235,33 @@ class Trainer:
         slices = [slice(start, start + EVAL_BATCH) for start in range(0, len(self.sets[name][1]), EVAL_BATCH)]
         return _Lazily(lambda at: tuple(array[at] for array in self.sets[name]), slices)
 
+    def _check_values(self, model: keras.Model) -> None:
+        """Tries two examples of each set, eagerly: one sentence now instead of a page from the compiled graph later."""
+        for name, (x, y) in self.sets.items():
+            x, y = tf.constant(x[:2]), tf.constant(y[:2])
+            try:
+                if name == "train" and self.augment is not None:
+                    x = self.augment(x, tf.constant([self.seed, 0]))
+                outputs = model(x, training=False)
+                self.loss(y, outputs)
+                shape = tf.convert_to_tensor(self.metric(y, outputs)).shape
+            except Exception as error:
+                reason = " ".join(str(error).split())[:200]
+                raise DataError(
+                    f"Expected {name} data that fit model {model.name!r}, the loss and the metric, but inputs of shape "
+                    f"{tuple(x.shape)} and targets of shape {tuple(y.shape)} failed ({reason})."
+                ) from error
+            if tuple(shape) != tuple(y.shape[:1]):
+                raise LotteryError(
+                    f"Expected metric to return one value per example, but for {len(y)} examples it returned shape {tuple(shape)}."
+                )
+
     def _loop_for(self, model: keras.Model) -> Loop:
         """The compiled loop of the last model is kept: the levels of a search compile once."""
-        _check_fit(model, *self.sets["train"])
+        _check_shapes(model, *self.sets["train"])
         if self._loop is None or not self._loop.serves(model):
+            _check_labels(model, self.sets)
+            self._check_values(gradient_masks(model)[0])
             self._loop = Loop(
                 model,
                 optimizer=self.optimizer,
@@ -283,14 +311,32 @@ class _Lazily:
 
 
 def _checked_set(name: str, pair: Examples) -> Examples:
-    x, y = (np.asanyarray(a) for a in pair)
+    try:
+        x, y = (np.asanyarray(a) for a in pair)
+        good = all(a.ndim and a.dtype.kind in "biuf" for a in (x, y))
+    except (ValueError, TypeError):
+        good = False
+    if not good:
+        raise DataError(
+            f"Expected {name} data as two arrays of numbers, inputs and targets, but received {type(pair).__name__} of "
+            f"{', '.join(type(a).__name__ for a in pair) if isinstance(pair, tuple | list) else 'another kind'}; for anything "
+            "else give find_ticket a function around model.fit."
+        )
     if len(x) != len(y) or not len(x):
         raise DataError(f"Expected as many {name} inputs as targets, at least one, but received {len(x)} and {len(y)}.")
     return tuple(a.astype(np.float32) if a.dtype == np.float64 else a for a in (x, y))
 
 
-def _check_fit(model: keras.Model, x: np.ndarray, y: np.ndarray) -> None:
-    """One sentence now instead of a page from the first matrix product."""
+def _check_metric(metric: Callable | None, y: np.ndarray) -> None:
+    if metric is None and y.dtype.kind == "f" and not np.isin(y, (0, 1)).all():
+        raise LotteryError(
+            "Expected a metric for targets that are not labels, as in metric=keras.metrics.mean_absolute_error, but received none."
+        )
+    if metric is not None and (not callable(metric) or isinstance(metric, keras.metrics.Metric)):
+        raise LotteryError(f"Expected metric to be a function (y_true, y_pred), but received {metric!r}.")
+
+
+def _check_shapes(model: keras.Model, x: np.ndarray, y: np.ndarray) -> None:
     plain = gradient_masks(model)[0]
     if not plain.built:
         raise LotteryError(
@@ -303,18 +349,17 @@ def _check_fit(model: keras.Model, x: np.ndarray, y: np.ndarray) -> None:
         raise DataError(
             f"Expected inputs of shape {shape[1:]} for model {plain.name!r}, but the data have {x.shape[1:]}."
         )
-    shape = getattr(plain, "output_shape", None)
-    integers = y.ndim == 1 and np.issubdtype(y.dtype, np.integer)
-    if (
-        integers
-        and isinstance(shape, tuple)
-        and shape[-1]
-        and shape[-1] > 1
-        and not 0 <= y.min() <= y.max() < shape[-1]
-    ):
-        raise DataError(
-            f"Expected labels in [0, {shape[-1]}) for model {plain.name!r}, but the data have {y.min()} to {y.max()}."
-        )
+
+
+def _check_labels(model: keras.Model, sets: dict[str, Examples]) -> None:
+    shape = getattr(gradient_masks(model)[0], "output_shape", None)
+    classes = shape[-1] if isinstance(shape, tuple) else None
+    for name, (_, y) in sets.items():
+        labels = y.ndim == 1 and y.dtype.kind in "iu" and classes and classes > 1
+        if labels and not 0 <= y.min() <= y.max() < classes:
+            raise DataError(
+                f"Expected labels in [0, {classes}) for model {model.name!r}, but the {name} data have {y.min()} to {y.max()}."
+            )
 
 
 @keras.saving.register_keras_serializable("tf_lottery")

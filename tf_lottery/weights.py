@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,7 +100,8 @@ def _selection(model, named, owners, prunable: Prunable) -> set[int]:
                 chosen |= {id(v) for v in layer.get_prunable_weights()}
         return chosen
     if isinstance(prunable, str):
-        return {id(v) for path, v in named.items() if re.search(prunable, path)}
+        pattern = _compiled(prunable, "prunable")
+        return {id(v) for path, v in named.items() if pattern.search(path)}
     if callable(prunable):
         return {id(v) for v in named.values() if prunable(owners[id(v)], v)}
     variables = list(named.values())
@@ -112,6 +114,15 @@ def _selection(model, named, owners, prunable: Prunable) -> set[int]:
             )
         chosen.add(id(variables[key] if isinstance(key, int) else named[key]))
     return chosen
+
+
+def _compiled(pattern: str, name: str) -> re.Pattern:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise LotteryError(
+            f"Expected {name} to hold regular expressions, but {pattern!r} is not one ({error})."
+        ) from None
 
 
 def _is_kernel(variable: keras.Variable) -> bool:
@@ -143,9 +154,9 @@ def prune_fractions(kernels: Sequence[Kernel], prune_fraction: Fraction) -> dict
     elif isinstance(prune_fraction, Mapping):
         fractions = {kernel.path: _first_fit(kernel, prune_fraction) for kernel in kernels}
     else:
+        if not isinstance(prune_fraction, numbers.Real) or not 0 < prune_fraction < 1:
+            raise LotteryError(f"Expected prune_fraction in (0, 1), but received {prune_fraction!r}.")
         fractions = {kernel.path: prune_fraction for kernel in kernels}
-        if not 0 < prune_fraction < 1:
-            raise LotteryError(f"Expected prune_fraction in (0, 1), but received {prune_fraction}.")
     for path, fraction in fractions.items():
         if not 0 <= fraction < 1:
             raise LotteryError(f"Expected a prune_fraction in [0, 1) for kernel {path!r}, but received {fraction}.")
@@ -157,7 +168,11 @@ def prune_fractions(kernels: Sequence[Kernel], prune_fraction: Fraction) -> dict
 def _first_fit(kernel: Kernel, rates: Mapping[str, float]) -> float:
     classes = {base.__name__ for base in type(kernel.layer).__mro__}
     for key, rate in rates.items():
-        if (key == "output" and kernel.is_output) or key in classes or re.search(key, kernel.path):
+        if (
+            (key == "output" and kernel.is_output)
+            or key in classes
+            or _compiled(key, "prune_fraction").search(kernel.path)
+        ):
             return rate
     raise LotteryError(
         f"Expected prune_fraction to cover every kernel, but none of {', '.join(map(repr, rates))} fits {kernel.path!r} of a {type(kernel.layer).__name__}."

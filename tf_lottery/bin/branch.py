@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from tf_lottery.bin import main as main_lib
 from tf_lottery.bin.find import Place
@@ -35,7 +34,7 @@ def main(argv: list[str]) -> None:
     place, which, settings = Flags(__doc__, Place, Which, BranchSettings).parse(argv)
     if not place.name:
         raise LotteryError("Expected --name, the run to branch from, but received none.")
-    run = Run(Path(place.results_dir) / place.name)
+    run = Run.at(place.results_dir, place.name)
     name = which.branch or default_name(settings)
     base = Settings(**run.settings())
 

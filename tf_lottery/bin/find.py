@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from tf_lottery.bin import main as main_lib
 from tf_lottery.bin.flags import Flags
@@ -34,7 +33,7 @@ class Place:
 def main(argv: list[str]) -> None:
     place, settings = Flags(__doc__, Place, Settings).parse(argv)
     settings = settings.resolved()
-    run = Run(Path(place.results_dir) / (place.name or settings.model))
+    run = Run.at(place.results_dir, settings.model if place.name is None else place.name)
 
     with main_lib.native_stderr_off():
         from tf_lottery import experiment

@@ -32,6 +32,8 @@ class Steps(flags.ArgumentParser):
     def parse(self, text):
         try:
             ends = [tuple(map(int, part.split("-"))) for part in text.split(",") if part]
+            if any(end[0] > end[-1] for end in ends):
+                raise ValueError
             return tuple(n for end in ends for n in range(end[0], end[-1] + 1))
         except ValueError:
             raise ValueError(f"expected whole numbers or ranges as in 1,4-6, but received {text!r}") from None

@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
     (drawing,) = Flags(__doc__, Drawing).parse(argv)
     if not drawing.name:
         raise LotteryError("Expected --name, the run to report on, but received none.")
-    run = Run(Path(drawing.results_dir) / drawing.name)
+    run = Run.at(drawing.results_dir, drawing.name)
     run.summary()
 
     from tf_lottery import report
