@@ -28,7 +28,7 @@ def test_python_of_the_readme_runs(code, tmp_path, monkeypatch):
 def test_shell_commands_of_the_readme_exist():
     from tf_lottery.bin import main
 
-    for command in re.findall(r"tf-lottery (\w+)", README):
+    for command in re.findall(r"tf-lottery ([a-z]+)", README):
         assert command in main.COMMANDS
     ci = (ROOT / ".ci" / "run").read_text()
     assert "README.md" in ci  # CI runs the README's own lines
@@ -39,6 +39,25 @@ def test_links_of_the_documents_lead_somewhere():
     for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
         for target in re.findall(r"\]\(([^)#:\s]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_accuracies_of_the_pages_are_those_of_the_result_files():
+    """Every accuracy with two decimals that a page calls measured stands in the table drawn from its result files."""
+    for folder in ("lenet_mnist", "conv2_cifar10"):
+        page = (ROOT / "docs" / "results" / folder / "README.md").read_text()
+        table = (ROOT / "docs" / "results" / folder / "table.md").read_text()
+        measured = [row.split("|")[3] for row in page.splitlines() if row.startswith("|")] or [page]
+        figures = re.findall(r"(?<![+.\d])\d\d\.\d\d(?= %|, | to )", " ".join(measured))
+        assert figures and not [figure for figure in figures if figure not in table]
+        verdict = table.partition("\n")[0]
+        from tf_lottery.results import Run, by_level
+        from tf_lottery.results import verdict as drawn
+
+        assert verdict == drawn(by_level(Run(ROOT / "docs" / "results" / folder).summary()))
+    table = (ROOT / "docs" / "results" / "lenet_mnist" / "table.md").read_text()
+    for row in re.findall(r"^\| [\d.]+ % \|.*$", README, re.MULTILINE):
+        figures = re.findall(r"\d\d\.\d\d(?= %)", row)
+        assert figures and all(figure in table for figure in figures)
 
 
 def test_benchmark_figures_of_the_readme_are_the_measured_ones():

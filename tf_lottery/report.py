@@ -114,7 +114,8 @@ def _against_density(series: Series, column: str, label: str, scale: float):
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_ylabel(label)
     counts = {level.replicates for _, levels in series for level in levels}
-    axes.legend(title=f"mean, min and max of {'–'.join(map(str, sorted({min(counts), max(counts)})))} replicates")
+    many = "–".join(map(str, sorted({min(counts), max(counts)})))
+    axes.legend(title="one replicate" if many == "1" else f"mean, min and max of {many} replicates")
     return figure
 
 
