@@ -14,7 +14,7 @@ PACKAGE = Path(tf_lottery.__file__).parent
 FLOORS = [
     {"errors", "files", "registry", "masks", "criteria", "treatments", "ticket", "results"},  # NumPy only
     {"weights", "layers"},  # Keras
-    {"loop", "training", "find"},  # procedure
+    {"examples", "loop", "training", "find"},  # procedure
     {"models", "data"},  # problems: registry and Keras
     {"settings", "experiment", "report"},
     {"bin"},

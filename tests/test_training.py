@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_lottery as tfl
 from tf_lottery import layers
 from tf_lottery.errors import LotteryError
-from tf_lottery.training import _BatchOrder
+from tf_lottery.examples import BatchOrder
 
 L = keras.layers
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -20,7 +20,7 @@ def sets(blobs):
 
 
 def batches(size, batch_size, steps, seed):
-    order = _BatchOrder(size, batch_size, seed)
+    order = BatchOrder(size, batch_size, seed)
     return [order.rows(step, step + 1)[0] for step in range(steps)]
 
 
@@ -143,7 +143,7 @@ def test_data_too_large_for_the_device_give_the_same_results(limit, blobs, dense
 
 
 def test_every_epoch_sees_every_example_once_in_a_new_order():
-    order = _BatchOrder(103, 10, seed=0)
+    order = BatchOrder(103, 10, seed=0)
     epochs = [order.rows(10 * e, 10 * e + 10) for e in range(2)]
     for rows in epochs:
         assert rows.shape == (10, 10) and len(np.unique(rows)) == 100  # the last incomplete batch is dropped

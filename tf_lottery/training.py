@@ -15,10 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery.errors import DataError, LotteryError, NonFiniteLossError
+from tf_lottery.examples import BatchOrder, Examples, check_labels, check_metric, check_shapes, checked_set
 from tf_lottery.layers import gradient_masks
 from tf_lottery.loop import EVAL_BATCH, Loop, accuracy_for
-
-Examples = tuple[np.ndarray, np.ndarray]
 
 
 class Trainer:
@@ -98,7 +97,7 @@ class Trainer:
             if not isinstance(value, int | np.integer) or value < 1:
                 raise LotteryError(f"Expected {name} of at least 1, a whole number, but received {value!r}.")
         self.sets = {"train": (x, y), "validation": validation, "test": test}
-        self.sets = {name: _checked_set(name, pair) for name, pair in self.sets.items() if pair is not None}
+        self.sets = {name: checked_set(name, pair) for name, pair in self.sets.items() if pair is not None}
         if batch_size > len(y):
             raise DataError(f"Expected at least batch_size={batch_size} training examples, but received {len(y)}.")
         self.steps, self.batch_size, self.seed = steps, batch_size, seed
@@ -106,7 +105,7 @@ class Trainer:
         self.optimizer = keras.optimizers.get(optimizer)
         self.loss = keras.losses.get(loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         self.metric, self.augment = metric or accuracy_for(self.loss), augment
-        _check_metric(metric, self.sets["train"][1])
+        check_metric(metric, self.sets["train"][1])
         self.jit_compile, self.device_bytes = jit_compile, device_bytes
         self.curve: list[dict] = []
         self._loop: Loop | None = None
@@ -118,10 +117,10 @@ class Trainer:
 
         Args:
           model: A built model, wrapped or plain.
-          callbacks: Keras callbacks; the step count is fixed, so none can stop the training. `on_train_begin`, `on_train_end` and, at the end of each stretch of steps,
-            `on_train_batch_end(step - 1, logs)` are called; `logs` has `step` and, where they were measured, the
-            entries of the curve. A stretch ends at every multiple of `eval_every` and at the steps that a callback
-            lists in an attribute `at_steps`.
+          callbacks: Keras callbacks; the number of steps is fixed, so none can stop the training. `on_train_begin`,
+            `on_train_end` and, at the end of each stretch of steps, `on_train_batch_end(step - 1, logs)` are called;
+            `logs` has `step` and, where they were measured, the entries of the curve. A stretch ends at every multiple
+            of `eval_every` and at the steps that a callback lists in an attribute `at_steps`.
 
         Returns:
           early_stop_step, early_stop_validation_loss, early_stop_validation_accuracy, early_stop_test_accuracy,
@@ -202,7 +201,7 @@ class Trainer:
 
     def _orders(self, extra: Sequence[int], longest: int) -> Iterator[np.ndarray]:
         """The examples of each step, (steps of a stretch, batch_size), cut where a stretch ends."""
-        order = _BatchOrder(len(self.sets["train"][1]), self.batch_size, self.seed)
+        order = BatchOrder(len(self.sets["train"][1]), self.batch_size, self.seed)
         ends = {*range(self.eval_every, self.steps, self.eval_every), *extra, self.steps}
         step = 0
         for end in sorted(end for end in ends if 0 < end <= self.steps):
@@ -258,9 +257,9 @@ class Trainer:
 
     def _loop_for(self, model: keras.Model) -> Loop:
         """The compiled loop of the last model is kept: the levels of a search compile once."""
-        _check_shapes(model, *self.sets["train"])
+        check_shapes(model, *self.sets["train"])
         if self._loop is None or not self._loop.serves(model):
-            _check_labels(model, self.sets)
+            check_labels(model, self.sets)
             self._check_values(gradient_masks(model)[0])
             self._loop = Loop(
                 model,
@@ -278,28 +277,6 @@ class Trainer:
 _FINAL = ("train_loss", "validation_accuracy", "test_accuracy")
 
 
-class _BatchOrder:
-    """Which examples each step sees: a new permutation for each epoch, all decided by one seed."""
-
-    def __init__(self, examples: int, batch_size: int, seed: int):
-        self.examples, self.batch_size, self.seed = examples, batch_size, seed
-        self.steps_an_epoch = examples // batch_size  # the last incomplete batch is dropped
-        self._epoch, self._batches = -1, np.empty(0)
-
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        """The examples of the steps from `start` to before `stop`: int (steps, batch_size)."""
-        return np.stack(
-            [self._of_epoch(step // self.steps_an_epoch)[step % self.steps_an_epoch] for step in range(start, stop)]
-        )
-
-    def _of_epoch(self, epoch: int) -> np.ndarray:
-        if epoch != self._epoch:
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.examples)
-            order = order[: self.steps_an_epoch * self.batch_size]
-            self._epoch, self._batches = epoch, order.reshape(self.steps_an_epoch, self.batch_size)
-        return self._batches
-
-
 class _Lazily:
     """An iterable that maps a function over items anew each time it is walked."""
 
@@ -308,58 +285,6 @@ class _Lazily:
 
     def __iter__(self) -> Iterator:
         return map(self.function, self.items)
-
-
-def _checked_set(name: str, pair: Examples) -> Examples:
-    try:
-        x, y = (np.asanyarray(a) for a in pair)
-        good = all(a.ndim and a.dtype.kind in "biuf" for a in (x, y))
-    except (ValueError, TypeError):
-        good = False
-    if not good:
-        raise DataError(
-            f"Expected {name} data as two arrays of numbers, inputs and targets, but received {type(pair).__name__} of "
-            f"{', '.join(type(a).__name__ for a in pair) if isinstance(pair, tuple | list) else 'another kind'}; for anything "
-            "else give find_ticket a function around model.fit."
-        )
-    if len(x) != len(y) or not len(x):
-        raise DataError(f"Expected as many {name} inputs as targets, at least one, but received {len(x)} and {len(y)}.")
-    return tuple(a.astype(np.float32) if a.dtype == np.float64 else a for a in (x, y))
-
-
-def _check_metric(metric: Callable | None, y: np.ndarray) -> None:
-    if metric is None and y.dtype.kind == "f" and not np.isin(y, (0, 1)).all():
-        raise LotteryError(
-            "Expected a metric for targets that are not labels, as in metric=keras.metrics.mean_absolute_error, but received none."
-        )
-    if metric is not None and (not callable(metric) or isinstance(metric, keras.metrics.Metric)):
-        raise LotteryError(f"Expected metric to be a function (y_true, y_pred), but received {metric!r}.")
-
-
-def _check_shapes(model: keras.Model, x: np.ndarray, y: np.ndarray) -> None:
-    plain = gradient_masks(model)[0]
-    if not plain.built:
-        raise LotteryError(
-            f"Expected a built model, but {model.name!r} has no weights yet: build it or call it on data first."
-        )
-    shape = getattr(plain, "input_shape", None)
-    if isinstance(shape, tuple) and (
-        len(shape) != x.ndim or any(a not in (None, b) for a, b in zip(shape[1:], x.shape[1:]))
-    ):
-        raise DataError(
-            f"Expected inputs of shape {shape[1:]} for model {plain.name!r}, but the data have {x.shape[1:]}."
-        )
-
-
-def _check_labels(model: keras.Model, sets: dict[str, Examples]) -> None:
-    shape = getattr(gradient_masks(model)[0], "output_shape", None)
-    classes = shape[-1] if isinstance(shape, tuple) else None
-    for name, (_, y) in sets.items():
-        labels = y.ndim == 1 and y.dtype.kind in "iu" and classes and classes > 1
-        if labels and not 0 <= y.min() <= y.max() < classes:
-            raise DataError(
-                f"Expected labels in [0, {classes}) for model {model.name!r}, but the {name} data have {y.min()} to {y.max()}."
-            )
 
 
 @keras.saving.register_keras_serializable("tf_lottery")

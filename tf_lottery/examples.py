@@ -1,0 +1,87 @@
+"""The examples a `Trainer` trains on: in which order they come, and whether they fit the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import keras
+import numpy as np
+
+from tf_lottery.errors import DataError, LotteryError
+from tf_lottery.layers import gradient_masks
+
+Examples = tuple[np.ndarray, np.ndarray]  # inputs and targets
+
+
+class BatchOrder:
+    """Which examples each step sees: a new permutation for each epoch, all decided by one seed."""
+
+    def __init__(self, examples: int, batch_size: int, seed: int):
+        self.examples, self.batch_size, self.seed = examples, batch_size, seed
+        self.steps_an_epoch = examples // batch_size  # the last incomplete batch is dropped
+        self._epoch, self._batches = -1, np.empty(0)
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """The examples of the steps from `start` to before `stop`: int (steps, batch_size)."""
+        return np.stack(
+            [self._of_epoch(step // self.steps_an_epoch)[step % self.steps_an_epoch] for step in range(start, stop)]
+        )
+
+    def _of_epoch(self, epoch: int) -> np.ndarray:
+        if epoch != self._epoch:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.examples)
+            order = order[: self.steps_an_epoch * self.batch_size]
+            self._epoch, self._batches = epoch, order.reshape(self.steps_an_epoch, self.batch_size)
+        return self._batches
+
+
+def checked_set(name: str, pair: Examples) -> Examples:
+    try:
+        x, y = (np.asanyarray(a) for a in pair)
+        good = all(a.ndim and a.dtype.kind in "biuf" for a in (x, y))
+    except (ValueError, TypeError):
+        good = False
+    if not good:
+        raise DataError(
+            f"Expected {name} data as two arrays of numbers, inputs and targets, but received {type(pair).__name__} of "
+            f"{', '.join(type(a).__name__ for a in pair) if isinstance(pair, tuple | list) else 'another kind'}; for anything "
+            "else give find_ticket a function around model.fit."
+        )
+    if len(x) != len(y) or not len(x):
+        raise DataError(f"Expected as many {name} inputs as targets, at least one, but received {len(x)} and {len(y)}.")
+    return tuple(a.astype(np.float32) if a.dtype == np.float64 else a for a in (x, y))
+
+
+def check_metric(metric: Callable | None, y: np.ndarray) -> None:
+    if metric is None and y.dtype.kind == "f" and not np.isin(y, (0, 1)).all():
+        raise LotteryError(
+            "Expected a metric for targets that are not labels, as in metric=keras.metrics.mean_absolute_error, but received none."
+        )
+    if metric is not None and (not callable(metric) or isinstance(metric, keras.metrics.Metric)):
+        raise LotteryError(f"Expected metric to be a function (y_true, y_pred), but received {metric!r}.")
+
+
+def check_shapes(model: keras.Model, x: np.ndarray, y: np.ndarray) -> None:
+    plain = gradient_masks(model)[0]
+    if not plain.built:
+        raise LotteryError(
+            f"Expected a built model, but {model.name!r} has no weights yet: build it or call it on data first."
+        )
+    shape = getattr(plain, "input_shape", None)
+    if isinstance(shape, tuple) and (
+        len(shape) != x.ndim or any(a not in (None, b) for a, b in zip(shape[1:], x.shape[1:]))
+    ):
+        raise DataError(
+            f"Expected inputs of shape {shape[1:]} for model {plain.name!r}, but the data have {x.shape[1:]}."
+        )
+
+
+def check_labels(model: keras.Model, sets: Mapping[str, Examples]) -> None:
+    shape = getattr(gradient_masks(model)[0], "output_shape", None)
+    classes = shape[-1] if isinstance(shape, tuple) else None
+    for name, (_, y) in sets.items():
+        labels = y.ndim == 1 and y.dtype.kind in "iu" and classes and classes > 1
+        if labels and not 0 <= y.min() <= y.max() < classes:
+            raise DataError(
+                f"Expected labels in [0, {classes}) for model {model.name!r}, but the {name} data have {y.min()} to {y.max()}."
+            )
