@@ -7,9 +7,9 @@ rule masks the gradients, and nothing has to be remembered by a callback. The ra
 too, so weight decay, regularisers, checkpoints and `strip` see the sparse weights.
 
 >>> import keras, numpy as np
->>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d")])
+>>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d")], name="net")
 >>> masked = wrap(model)
->>> set_masks(masked, {"d/kernel": np.array([[1, 0], [0, 1], [1, 1]])})
+>>> set_masks(masked, {"net/d/kernel": np.array([[1, 0], [0, 1], [1, 1]])})
 >>> np.asarray(strip(masked).layers[0].kernel != 0).astype(int)
 array([[1, 0],
        [0, 1],
