@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tf_lottery as tfl
-from tf_lottery import criteria, find, layers, treatments
+from tf_lottery import criteria, state, treatments
 from tf_lottery.errors import LotteryError
 
 L = keras.layers
@@ -31,7 +31,7 @@ def equal(a, b):
 
 def test_the_laws_of_iterative_pruning_with_rewinding(train, dense_net):
     model = dense_net()
-    start = layers.get_values(model)
+    start = state.get_values(model)
     tickets = list(tfl.find_ticket(model, train, levels=4, prune_fraction=0.2))
     assert [ticket.level for ticket in tickets] == [0, 1, 2, 3, 4]
     for parent, ticket in itertools.pairwise(tickets):
@@ -45,7 +45,7 @@ def test_the_laws_of_iterative_pruning_with_rewinding(train, dense_net):
             assert kept.min() >= gone.max()  # magnitude pruning
         others = set(start) - set(ticket.masks)
         assert all(np.array_equal(ticket.initial[path], start[path]) for path in others)
-    assert equal(layers.get_values(model), tickets[-1].final)  # the model holds the last level
+    assert equal(state.get_values(model), tickets[-1].final)  # the model holds the last level
     assert {"early_stop_step", "final_test_accuracy"} <= set(tickets[0].metrics)
     assert tickets[2].found["criterion"] == "large_final"
 
@@ -99,7 +99,7 @@ def test_rewinding_to_a_later_step(train, dense_net, blobs):
     to_step_7 = tfl.Trainer(x[:200], y[:200], steps=7, batch_size=20)
     model = dense_net()
     to_step_7(model)
-    at_7 = layers.get_values(model)
+    at_7 = state.get_values(model)
     assert equal(tickets[0].initial, at_7)
     for path, mask in tickets[1].masks.items():
         assert np.array_equal(tickets[1].initial[path], at_7[path] * mask)
@@ -116,7 +116,7 @@ def test_rewinding_inside_keras_fit(blobs, dense_net):
     for step in range(9):
         rows = slice(50 * (step % 6), 50 * (step % 6) + 50)
         model.train_on_batch(blobs[0][rows], blobs[1][rows])
-    for path, value in layers.get_values(model).items():
+    for path, value in state.get_values(model).items():
         assert np.allclose(tickets[0].initial[path], value, atol=1e-6)
     assert set(tickets[0].metrics) == {"loss"}
     with pytest.raises(LotteryError, match="step 9"):  # six steps at once go past it
@@ -148,7 +148,7 @@ def test_batch_statistics_and_dropout_seeds_return_with_the_survivors(survivors,
     inputs = keras.Input((6,))
     x = L.Dropout(0.2, seed=3)(L.BatchNormalization()(L.Dense(8)(inputs)))
     model = keras.Model(inputs, L.Dense(3)(x))
-    start = layers.get_values(model)
+    start = state.get_values(model)
     trainer = tfl.Trainer(*blobs, steps=10)
     dense, ticket = tfl.find_ticket(model, trainer, levels=1, survivors=survivors)
     expected = start if survivors == "rewind" else dense.final
@@ -170,7 +170,7 @@ def test_every_treatment_runs_and_freezes_what_is_pruned(survivors, pruned, trai
     held = {path: ticket.initial[path][mask == 0] for path, mask in ticket.masks.items()}
     assert any(values.any() for values in held.values()) == (pruned != "zero")
     if pruned == "freeze_init":
-        start = layers.get_values(dense_net())
+        start = state.get_values(dense_net())
         assert survivors != "rewind" or equal(kernels(ticket), {path: start[path] for path in held})
 
 
@@ -183,7 +183,7 @@ def test_every_criterion_runs_in_both_scopes(criterion, scope, train, dense_net)
 
 
 def test_constants_have_the_standard_deviation_of_the_whole_initial_kernel(train, dense_net):
-    start = layers.get_values(dense_net())
+    start = state.get_values(dense_net())
     *_, ticket = tfl.find_ticket(dense_net(), train, levels=3, prune_fraction=0.4, survivors="constant_same_sign")
     for path, mask in ticket.masks.items():
         values = ticket.initial[path][mask == 1]
@@ -198,7 +198,7 @@ def test_your_own_functions(train, dense_net):
     def halves(initial, final, **_):
         return initial / 2
 
-    start = layers.get_values(dense_net())
+    start = state.get_values(dense_net())
     _, ticket = tfl.find_ticket(
         dense_net(), train, levels=1, prune_fraction=0.5, criterion=first_rows, survivors=halves
     )
@@ -311,4 +311,3 @@ def test_a_criterion_that_returns_nan_is_named_as_the_cause(train, dense_net):
     next(search)
     with pytest.raises(LotteryError, match="criterion returned NaN"):
         next(search)
-    assert find.RESETS == ("each_level", "at_end")

@@ -12,8 +12,8 @@ import tf_lottery
 
 PACKAGE = Path(tf_lottery.__file__).parent
 FLOORS = [
-    {"errors", "files", "registry", "masks", "criteria", "treatments", "ticket", "results"},  # NumPy only
-    {"weights", "layers"},  # Keras
+    {"errors", "files", "registry", "masks", "criteria", "treatments", "ticket", "rounds", "results"},  # NumPy only
+    {"weights", "layers", "state"},  # Keras
     {"examples", "loop", "training", "find"},  # procedure
     {"models", "data"},  # problems: registry and Keras
     {"settings", "experiment", "report"},
@@ -29,7 +29,7 @@ WITHOUT_TENSORFLOW = [
     "bin.branch",
     "bin.report",
 ]
-EXCEPTION = ("ticket", "layers")  # Ticket.apply meets Keras when a model is handed in, and not before
+EXCEPTION = ("ticket", "state")  # Ticket.apply meets Keras when a model is handed in, and not before
 
 
 def floor(module: str) -> int:

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import tf_lottery as tfl
-from tf_lottery import layers
+from tf_lottery import state
 from tf_lottery.errors import LotteryError
 
 L = keras.layers
@@ -101,8 +101,8 @@ def test_ones_change_nothing_and_masks_equal_masked_weights(build, images):
     plain = model(images[0])
     masked = tfl.wrap(model)
     assert np.array_equal(plain, masked(images[0]))
-    before, masks = layers.get_values(masked), half(masked)
-    raw = layers.named_variables(masked)
+    before, masks = state.get_values(masked), half(masked)
+    raw = state.named_variables(masked)
     tfl.set_masks(masked, masks)
     through_the_wrapper = masked(images[0])
     for path, mask in masks.items():
@@ -122,9 +122,9 @@ def test_fit_keeps_pruned_weights_pruned(build, jit, images):
     masked = tfl.wrap(build())
     masks = half(masked)
     tfl.set_masks(masked, masks)
-    before = layers.get_values(masked)
+    before = state.get_values(masked)
     compiled(masked, jit_compile=jit).fit(*images, epochs=2, batch_size=16, verbose=0)
-    after = layers.get_values(masked)
+    after = state.get_values(masked)
     for path, mask in masks.items():
         assert not after[path][mask == 0].any()
         assert (after[path] != before[path])[mask == 1].any()
@@ -140,7 +140,7 @@ def test_fit_trains_as_the_plain_model_does(build, images):
         model = build()
         trained = compiled(tfl.wrap(model) if wrap else model)
         history = trained.fit(*images, epochs=2, batch_size=16, verbose=0, shuffle=False).history
-        results.append((history["loss"], layers.get_values(model)))
+        results.append((history["loss"], state.get_values(model)))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
     for a, b in zip(results[0][1].values(), results[1][1].values()):
         assert np.allclose(a, b, atol=1e-5)
@@ -207,7 +207,7 @@ def test_strip_gives_the_plain_sparse_model(build, images, tmp_path):
     plain = tfl.strip(masked)
     assert plain is model and np.array_equal(outputs, plain(images[0]))
     for path, mask in masks.items():
-        assert not np.asarray(layers.named_variables(plain)[path])[mask == 0].any()
+        assert not np.asarray(state.named_variables(plain)[path])[mask == 0].any()
     assert tfl.strip(plain) is plain
 
 
@@ -261,7 +261,7 @@ def test_mixed_precision_keeps_masks_and_variables_in_float32(policy, images):
     compiled(masked).fit(*images, verbose=0)
     assert isinstance(masked.optimizer, keras.optimizers.LossScaleOptimizer) == (policy == "mixed_float16")
     for path, mask in masks.items():
-        variable = layers.named_variables(masked)[path]
+        variable = state.named_variables(masked)[path]
         assert variable.dtype == "float32" and not np.asarray(variable)[mask == 0].any()
 
 
@@ -289,8 +289,8 @@ def test_outer_stateless_scopes_reach_the_wrapped_variables(dense_net):
 def test_held_values_stand_where_weights_are_pruned(dense_net, images):
     model = dense_net()
     masked = tfl.wrap(model, held=True)
-    masks, values = half(masked), layers.get_values(masked)
-    layers.set_state(masked, masks, values)
+    masks, values = half(masked), state.get_values(masked)
+    state.set_state(masked, masks, values)
     x = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
     assert np.allclose(masked(x), model(x))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -298,10 +298,10 @@ def test_held_values_stand_where_weights_are_pruned(dense_net, images):
     masked.fit(x, np.zeros(64), epochs=3, verbose=0)
     plain = tfl.strip(masked)
     for path, mask in masks.items():
-        after = np.asarray(layers.named_variables(plain)[path])
+        after = np.asarray(state.named_variables(plain)[path])
         assert np.array_equal(after[mask == 0], values[path][mask == 0]) and (after != values[path])[mask == 1].any()
     with pytest.raises(LotteryError, match="held=True"):
-        layers.set_state(tfl.wrap(dense_net()), masks, values)
+        state.set_state(tfl.wrap(dense_net()), masks, values)
 
 
 def test_new_masks_clear_old_momentum(dense_net):
@@ -351,7 +351,7 @@ def test_a_saved_ticket_fits_a_model_whose_layers_have_other_names(tmp_path):
 
     model, x = tfl.wrap(build()), np.ones((2, 8), "float32")
     tfl.set_masks(model, half(model))
-    tfl.Ticket(tfl.get_masks(model), layers.get_values(model)).save(tmp_path / "m.ticket")
+    tfl.Ticket(tfl.get_masks(model), state.get_values(model)).save(tmp_path / "m.ticket")
     assert np.allclose(tfl.Ticket.load(tmp_path / "m.ticket").apply(build())(x), model(x))
 
 
@@ -373,7 +373,7 @@ def test_wrapping_again_with_another_choice_is_refused(dense_net):
 def test_tickets_fit_models_by_name_or_by_order(dense_net, blobs):
     masked = tfl.wrap(dense_net())
     tfl.set_masks(masked, half(masked))
-    ticket = tfl.Ticket(tfl.get_masks(masked), layers.get_values(masked))
+    ticket = tfl.Ticket(tfl.get_masks(masked), state.get_values(masked))
     for other in (dense_net(seed=5), keras.Sequential([keras.Input((6,)), L.Dense(16, "relu"), L.Dense(3)])):
         applied = ticket.apply(other)
         assert np.allclose(applied(blobs[0]), masked(blobs[0]))

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tf_lottery as tfl
-from tf_lottery import layers
+from tf_lottery import state
 from tf_lottery.errors import LotteryError
 from tf_lottery.examples import BatchOrder
 
@@ -38,7 +38,7 @@ def test_follows_keras_step_by_step(optimizer, masked, blobs, dense_net):
     theirs.compile(optimizer, LOSS)
     for rows in batches(len(y), 50, 25, seed=3):
         theirs.train_on_batch(x[rows], y[rows])
-    for a, b in zip(layers.get_values(ours).values(), layers.get_values(theirs).values()):
+    for a, b in zip(state.get_values(ours).values(), state.get_values(theirs).values()):
         assert np.allclose(a, b, atol=1e-5)
     if masked:
         for kernel in ours.kernels:
@@ -61,8 +61,8 @@ def test_optimizers_that_look_at_the_whole_kernel_move_no_pruned_weight(optimize
 def test_held_weights_do_not_decay(blobs, dense_net):
     model = tfl.wrap(dense_net(), held=True)
     masks = {path: np.indices(m.shape).sum(0) % 2 for path, m in tfl.get_masks(model).items()}
-    values = layers.get_values(model)
-    layers.set_state(model, masks, values)
+    values = state.get_values(model)
+    state.set_state(model, masks, values)
     tfl.Trainer(*blobs, steps=20, optimizer=keras.optimizers.AdamW(0.01, weight_decay=0.5))(model)
     for kernel in model.kernels:
         after, pruned = np.asarray(kernel.variable), masks[kernel.path] == 0
@@ -75,9 +75,9 @@ def test_statistics_dropout_regularisers_and_added_losses_are_trained_with(blobs
     inputs = keras.Input((6,))
     x = L.BatchNormalization()(L.Dense(8, kernel_regularizer=keras.regularizers.L2(10.0))(inputs))
     model = keras.Model(inputs, L.Dense(3)(L.Dropout(0.5, seed=0)(L.ActivityRegularization(l2=0.1)(x))))
-    before = layers.get_values(tfl.wrap(model))
+    before = state.get_values(tfl.wrap(model))
     tfl.Trainer(*blobs, steps=50, optimizer="sgd")(model)
-    after = layers.get_values(model)
+    after = state.get_values(model)
     assert all((before[path] != after[path]).any() for path in before)
     first = next(path for path in after if path.endswith("dense/kernel") or "kernel" in path)
     assert np.abs(after[first]).sum() < 0.1 * np.abs(before[first]).sum()  # the regulariser pulled

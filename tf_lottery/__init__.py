@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tf_lottery.errors import DataError, LotteryError, NonFiniteLossError, TicketError
     from tf_lottery.find import find_ticket, retrain_ticket
-    from tf_lottery.layers import MaskedLayer, MaskedModel, get_masks, set_masks, strip, wrap
+    from tf_lottery.layers import MaskedLayer, MaskedModel, strip, wrap
+    from tf_lottery.state import get_masks, set_masks
     from tf_lottery.ticket import Ticket
     from tf_lottery.training import Trainer, WarmUpThenDrop
 
@@ -30,9 +31,9 @@ _HOMES = {
     "Trainer": "training",
     "WarmUpThenDrop": "training",
     "find_ticket": "find",
-    "get_masks": "layers",
+    "get_masks": "state",
     "retrain_ticket": "find",
-    "set_masks": "layers",
+    "set_masks": "state",
     "strip": "layers",
     "wrap": "layers",
 }

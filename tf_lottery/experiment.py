@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import keras
 
-from tf_lottery import data, find, layers, masks, models, treatments
+from tf_lottery import data, find, layers, masks, models, state, treatments
 from tf_lottery.errors import DataError, LotteryError, NonFiniteLossError
 from tf_lottery.results import Run
 from tf_lottery.settings import BranchSettings, Settings
@@ -152,7 +152,7 @@ class _Train:
 
     def __call__(self, model, callbacks):
         self.level = next(self.levels)
-        shown = self.display.begin(self.replicate, self.level, masks.density(layers.get_masks(model)))
+        shown = self.display.begin(self.replicate, self.level, masks.density(state.get_masks(model)))
         return self.trainer(model, [*callbacks, *shown])
 
 

@@ -1,25 +1,26 @@
 """The search for winning tickets: train, prune, reset, again.
 
-`find_ticket` is the algorithm of the papers; its parts (how to train, what to keep, what weights start from) are handed in.
+`find_ticket` is the loop of the papers, `rounds` what happens between two trainings; the parts (how to train, what to keep, what
+weights start from) are handed in.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
 
-from tf_lottery import criteria, layers, masks, treatments, weights
+from tf_lottery import layers, masks, state, treatments, weights
 from tf_lottery.errors import LotteryError
-from tf_lottery.masks import Arrays
+from tf_lottery.rounds import Rounds, names, numbers, treat
 from tf_lottery.ticket import Ticket
-from tf_lottery.weights import Fraction, Prunable
+from tf_lottery.weights import Fraction, Kernel, Prunable
 
 Train = Callable[
     [keras.Model, Sequence[keras.callbacks.Callback]], Mapping[str, float] | keras.callbacks.History | None
 ]
-RESETS = ("each_level", "at_end")
 
 
 def find_ticket(
@@ -89,33 +90,35 @@ def find_ticket(
     References: Frankle & Carbin (2019), section 1 and appendix B; Zhou et al. (2019), sections 2 to 4; Frankle et al. (2019,
     arXiv 1903.01611) for `rewind_to`.
     """
-    criterion = criteria.get(criterion)
-    survivors, pruned = treatments.get_survivors(survivors), treatments.get_pruned(pruned)
+    _check(levels, rewind_to)
+    masked = layers.wrap(model, prunable, held=treatments.get_pruned(pruned) is not treatments.zero)
+    kernels = _kernels(masked)
+    rounds = Rounds(
+        [weights.prune_fractions(kernels.values(), prune_fraction)] * levels,
+        lambda path, seed: weights.draw(kernels[path], seed),
+        criterion=criterion,
+        survivors=survivors,
+        pruned=pruned,
+        scope=scope,
+        one_shot=one_shot,
+        reset=reset,
+        seed=seed,
+    )
     found = {
-        **_names(criterion=criterion, survivors=survivors, pruned=pruned, prune_fraction=prune_fraction),
-        **{"scope": scope, "rewind_to": rewind_to, "one_shot": one_shot, "reset": reset, "seed": seed},
+        **names(criterion=rounds.criterion, survivors=rounds.survivors, pruned=rounds.pruned),
+        **names(prune_fraction=prune_fraction, scope=scope, rewind_to=rewind_to),
+        **{"one_shot": one_shot, "reset": reset, "seed": seed},
     }
-    _check(levels, rewind_to, one_shot, reset)
-    masked = layers.wrap(model, prunable, held=pruned is not treatments.zero)
-    fractions = weights.prune_fractions(_kernels(masked), prune_fraction)
-    masks.check_scope(scope, fractions)
     given = _in_paths_of(masked, [start_from] if isinstance(start_from, Ticket) else start_from)
 
     def search() -> Iterator[Ticket]:
-        last = given[-1] if given else Ticket(layers.get_masks(masked), layers.get_values(masked), found=found)
+        last = given[-1] if given else Ticket(state.get_masks(masked), state.get_values(masked), found=found)
         if last.final is None:
             last = _trained(masked, train, last, rewind_to)
             yield last
         first = given[0] if len(given) > 1 else last
-        treat = _Treatment(masked.kernels, first, pruned, seed)
-        for level in range(last.level + 1, levels + 1):
-            parent = first if one_shot else last
-            rates = {path: 1 - (1 - f) ** level for path, f in fractions.items()} if one_shot else fractions
-            new = masks.prune(parent.masks, _scores(criterion, parent, seed, level), rates, scope=scope)
-            going_on = reset == "at_end" and level < levels
-            initial = first.initial if reset == "at_end" and level == levels else parent.initial
-            start = treat(treatments.keep if going_on else survivors, initial, parent.final, new, level)
-            last = _trained(masked, train, Ticket(new, start, level=level, found=found))
+        while last.level < levels:
+            last = _trained(masked, train, dataclasses.replace(rounds.next(last, first), found=found))
             yield last
 
     return search()
@@ -147,48 +150,23 @@ def retrain_ticket(
       The ticket that was trained, of the same level.
     """
     survivors, pruned = treatments.get_survivors(survivors), treatments.get_pruned(pruned)
-    found = {
-        **ticket.found,
-        **_names(survivors=survivors, pruned=pruned),
-        **{"random_mask": random_mask, "seed": seed},
-    }
+    found = {**ticket.found, **names(survivors=survivors, pruned=pruned), "random_mask": random_mask, "seed": seed}
     masked = layers.wrap(model, held=pruned is not treatments.zero)
+    kernels = _kernels(masked)
     ticket, dense = _in_paths_of(masked, [ticket, dense])
     rng = np.random.default_rng([seed, ticket.level, 1])
     new = masks.shuffled(ticket.masks, rng) if random_mask else ticket.masks
-    treat = _Treatment(masked.kernels, dense, pruned, seed)
-    start = treat(survivors, dense.initial, dense.final, new, ticket.level)
+    start = treat(
+        new,
+        dense.initial,
+        dense.final,
+        survivors=survivors,
+        pruned=pruned,
+        dense=dense,
+        draw=lambda path, seed: weights.draw(kernels[path], seed),
+        seed=[seed, ticket.level],
+    )
     return _trained(masked, train, Ticket(new, start, level=ticket.level, found=found))
-
-
-class _Treatment:
-    """Gives all variables the values a level starts from."""
-
-    def __init__(self, kernels, first: Ticket, pruned: Callable, seed: int):
-        self.kernels, self.pruned, self.seed = kernels, pruned, seed
-        self.scales = {kernel.path: float(np.std(first.initial[kernel.path])) for kernel in kernels}
-
-    def __call__(self, survivors: Callable, initial: Arrays, final: Arrays, new: Arrays, level: int) -> Arrays:
-        rng = np.random.default_rng([self.seed, level])
-        start = dict(final if survivors is treatments.keep else initial)
-        for kernel in self.kernels:
-            path, draw_seed = kernel.path, int(rng.integers(2**31))
-            values = survivors(
-                initial[path],
-                final[path],
-                mask=new[path],
-                rng=rng,
-                draw=lambda kernel=kernel, draw_seed=draw_seed: weights.draw(kernel, draw_seed),
-                scale=self.scales[path],
-            )
-            if np.shape(values) != initial[path].shape or not np.isfinite(values).all():
-                raise LotteryError(
-                    f"Expected {getattr(survivors, '__name__', survivors)} to return finite values of shape "
-                    f"{initial[path].shape} for kernel {path!r}, but received others (shape {np.shape(values)})."
-                )
-            values = self.pruned(values, initial[path], final[path], mask=new[path])
-            start[path] = np.asarray(values, initial[path].dtype)
-        return start
 
 
 class _Snapshot(keras.callbacks.Callback):
@@ -207,69 +185,41 @@ class _Snapshot(keras.callbacks.Callback):
                 f"Expected training to stop by at step {wanted} for rewind_to, but it went on to step {step} at once."
             )
         if step == wanted:
-            self.values = layers.get_values(self.model)
+            self.values = state.get_values(self.model)
 
 
 def _trained(masked, train: Train, ticket: Ticket, rewind_to: int = 0) -> Ticket:
     """The ticket after training. A dense one that is to be rewound to a later step gets that step's weights as initial."""
-    layers.set_state(masked, ticket.masks, ticket.initial)
+    state.set_state(masked, ticket.masks, ticket.initial)
     snapshot = _Snapshot(rewind_to) if rewind_to and ticket.level == 0 else None
     metrics = train(masked, [snapshot] if snapshot else []) or {}
+    if isinstance(metrics, keras.callbacks.History):
+        metrics = {name: values[-1] for name, values in metrics.history.items()}
     if snapshot and snapshot.values is None:
         raise LotteryError(
             f"Expected train to hand its callbacks on and to reach step {rewind_to} for rewind_to, but it did not."
         )
     initial = snapshot.values if snapshot else ticket.initial
     layers.settle(masked)
-    return Ticket(ticket.masks, initial, layers.get_values(masked), ticket.level, _numbers(metrics), ticket.found)
-
-
-def _numbers(metrics) -> dict:
-    """What `train` returned, as a dict of plain numbers."""
-    if isinstance(metrics, keras.callbacks.History):
-        metrics = {name: values[-1] for name, values in metrics.history.items()}
-    if not isinstance(metrics, Mapping) or any(np.ndim(value) for value in metrics.values()):
-        raise LotteryError(
-            f"Expected train to return a dict of numbers, a History or None, but received {metrics!r:.80}."
-        )
-    return {name: value.item() if hasattr(value, "item") else value for name, value in metrics.items()}
-
-
-def _names(**parts) -> dict:
-    """Functions by the names they were defined with; all else as it is."""
-    return {key: getattr(part, "__name__", part) for key, part in parts.items()}
-
-
-def _scores(criterion: Callable, parent: Ticket, seed: int, level: int) -> Arrays:
-    rng = np.random.default_rng([seed, level, 2])
-    return {
-        path: criterion(parent.initial[path] * mask, parent.final[path] * mask, rng=rng)
-        for path, mask in parent.masks.items()
-    }
+    return Ticket(ticket.masks, initial, state.get_values(masked), ticket.level, numbers(metrics), ticket.found)
 
 
 def _in_paths_of(masked, tickets: Sequence[Ticket]) -> list[Ticket]:
     if not all(isinstance(ticket, Ticket) for ticket in tickets):
         raise LotteryError(f"Expected tickets, as Ticket.load returns them, but received {tickets!r:.80}.")
-    return [layers.in_paths_of(masked, ticket) for ticket in tickets]
+    return [state.in_paths_of(masked, ticket) for ticket in tickets]
 
 
-def _kernels(masked):
+def _kernels(masked) -> dict[str, Kernel]:
     if not masked.built:
         raise LotteryError(
             f"Expected a built model, but {masked.name!r} has no weights yet: build it or call it on data first."
         )
-    return masked.kernels
+    return {kernel.path: kernel for kernel in masked.kernels}
 
 
-def _check(levels, rewind_to, one_shot, reset) -> None:
+def _check(levels, rewind_to) -> None:
     if not isinstance(levels, int) or levels < 1:
         raise LotteryError(f"Expected at least 1 level, a whole number, but received levels={levels!r}.")
     if not isinstance(rewind_to, int) or rewind_to < 0:
         raise LotteryError(f"Expected rewind_to to be a step, 0 or later, but received {rewind_to}.")
-    if reset not in RESETS:
-        raise LotteryError(f"Expected reset to be one of {', '.join(RESETS)}, but received {reset!r}.")
-    if one_shot and reset == "at_end":
-        raise LotteryError(
-            "Expected reset='each_level' with one_shot, where every level starts anew from the dense network."
-        )

@@ -86,9 +86,9 @@ class Ticket:
         Raises:
           TicketError: If the ticket does not fit the model, or has no trained weights and they are asked for.
         """
-        from tf_lottery import layers  # the one place where arrays meet Keras: only when a model is handed in
+        from tf_lottery import state  # the one place where arrays meet Keras: only when a model is handed in
 
-        return layers.apply_ticket(self, model, weights)
+        return state.apply_ticket(self, model, weights)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the ticket to one file; the file has its name only once it is whole."""

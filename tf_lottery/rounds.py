@@ -1,0 +1,156 @@
+"""The algorithm of the papers: what one pruning round does between two trainings.
+
+Train; remove the lowest scores of what is kept; give the survivors their starting weights; train again. `Rounds.next` is
+that middle part on plain arrays, so `find_ticket`, the callback of one Keras `fit` and the callback of TF-MOT are the
+same search. NumPy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from tf_lottery import criteria, masks, treatments
+from tf_lottery.errors import LotteryError
+from tf_lottery.masks import Arrays
+from tf_lottery.ticket import Ticket
+
+RESETS = ("each_level", "at_end")
+Draw = Callable[[str, int], np.ndarray]  # (kernel path, seed) -> a fresh sample of the kernel
+
+
+class Rounds:
+    """How each level of a search follows from the one before; see `find_ticket` for the meaning of the arguments.
+
+    Args:
+      fractions: For each round, first to last, the share of its remaining weights that each kernel loses.
+      draw: `draw(path, seed)` returns a fresh sample of a kernel from its layer's own initializer.
+
+    Raises:
+      LotteryError: If an argument is out of range or unknown.
+    """
+
+    def __init__(
+        self,
+        fractions: Sequence[Mapping[str, float]],
+        draw: Draw,
+        *,
+        criterion: str | Callable = "large_final",
+        survivors: str | Callable = "rewind",
+        pruned: str | Callable = "zero",
+        scope: str = "layer",
+        one_shot: bool = False,
+        reset: str = "each_level",
+        seed: int = 0,
+    ):
+        self.fractions, self.draw = fractions, draw
+        self.criterion = criteria.get(criterion)
+        self.survivors, self.pruned = treatments.get_survivors(survivors), treatments.get_pruned(pruned)
+        self.scope, self.one_shot, self.reset, self.seed = scope, one_shot, reset, seed
+        if reset not in RESETS:
+            raise LotteryError(f"Expected reset to be one of {', '.join(RESETS)}, but received {reset!r}.")
+        if one_shot and reset == "at_end":
+            raise LotteryError(
+                "Expected reset='each_level' with one_shot, where every level starts anew from the dense network."
+            )
+        for round_fractions in fractions:
+            masks.check_scope(scope, round_fractions)
+
+    @property
+    def levels(self) -> int:
+        return len(self.fractions)
+
+    def next(self, last: Ticket, first: Ticket) -> Ticket:
+        """The level after `last`, not trained yet; `first` is the trained dense level of the same search."""
+        level = last.level + 1
+        parent = first if self.one_shot else last
+        new = masks.prune(parent.masks, self._scores(parent, level), self._fractions(level), scope=self.scope)
+        going_on = self.reset == "at_end" and level < self.levels
+        initial = first.initial if self.reset == "at_end" and not going_on else parent.initial
+        survivors = treatments.keep if going_on else self.survivors
+        start = treat(
+            new,
+            initial,
+            parent.final,
+            survivors=survivors,
+            pruned=self.pruned,
+            dense=first,
+            draw=self.draw,
+            seed=[self.seed, level],
+        )
+        return Ticket(new, start, level=level, found=last.found)
+
+    def _fractions(self, level: int) -> Mapping[str, float]:
+        """Of round `level`; with `one_shot` of all rounds up to there together."""
+        if not self.one_shot:
+            return self.fractions[level - 1]
+        paths = self.fractions[0]
+        return {path: 1 - float(np.prod([1 - f[path] for f in self.fractions[:level]])) for path in paths}
+
+    def _scores(self, parent: Ticket, level: int) -> Arrays:
+        rng = np.random.default_rng([self.seed, level, 2])
+        return {
+            path: self.criterion(parent.initial[path] * mask, parent.final[path] * mask, rng=rng)
+            for path, mask in parent.masks.items()
+        }
+
+
+def treat(
+    new: Arrays,
+    initial: Mapping[str, np.ndarray],
+    final: Mapping[str, np.ndarray],
+    *,
+    survivors: Callable,
+    pruned: Callable,
+    dense: Ticket,
+    draw: Draw,
+    seed: int | Sequence[int],
+) -> Arrays:
+    """The values that all variables start the next level from.
+
+    Args:
+      new: The new masks.
+      initial, final: All variables at the start and at the end of the level before.
+      survivors, pruned: The two treatments.
+      dense: The first level of the search: the constant treatments take their scale from its initial weights.
+      draw: See `Rounds`.
+      seed: Decides drawn weights and shuffles.
+
+    Raises:
+      LotteryError: If a treatment returns something else than finite values in the kernel's shape.
+    """
+    rng = np.random.default_rng(seed)
+    start = dict(final if survivors is treatments.keep else initial)
+    for path, mask in new.items():
+        draw_seed = int(rng.integers(2**31))
+        values = survivors(
+            initial[path],
+            final[path],
+            mask=mask,
+            rng=rng,
+            draw=lambda path=path, draw_seed=draw_seed: draw(path, draw_seed),
+            scale=float(np.std(dense.initial[path])),
+        )
+        if np.shape(values) != initial[path].shape or not np.isfinite(values).all():
+            raise LotteryError(
+                f"Expected {getattr(survivors, '__name__', survivors)} to return finite values of shape "
+                f"{initial[path].shape} for kernel {path!r}, but received others (shape {np.shape(values)})."
+            )
+        values = pruned(values, initial[path], final[path], mask=mask)
+        start[path] = np.asarray(values, initial[path].dtype)
+    return start
+
+
+def names(**parts) -> dict:
+    """Functions by the names they were defined with, all else as it is: how a ticket tells what it was found with."""
+    return {key: getattr(part, "__name__", part) for key, part in parts.items()}
+
+
+def numbers(metrics) -> dict:
+    """What a training returned, as a dict of plain numbers."""
+    if not isinstance(metrics, Mapping) or any(np.ndim(value) for value in metrics.values()):
+        raise LotteryError(
+            f"Expected train to return a dict of numbers, a History or None, but received {metrics!r:.80}."
+        )
+    return {name: value.item() if hasattr(value, "item") else value for name, value in metrics.items()}

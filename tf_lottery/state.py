@@ -1,0 +1,153 @@
+"""What a wrapped model holds: its masks, its values, the state of its optimizer, and how a ticket is put on it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from tf_lottery import masks as masks_lib
+from tf_lottery import weights
+from tf_lottery.errors import LotteryError, TicketError
+from tf_lottery.layers import Masked, MaskedLayer, MaskedModel, masked_parts, settle, wrap
+from tf_lottery.masks import Arrays
+from tf_lottery.ticket import Ticket
+
+
+def get_masks(model) -> Arrays:
+    """The masks of a wrapped model, or of a model with `MaskedLayer`s inside: {variable path: uint8 array}, 1 = kept."""
+    named = _named_masks(model)
+    return {path: weights.value_of(mask).astype(np.uint8) for path, (mask, *_) in named.items()}
+
+
+def set_masks(model, masks: Mapping[str, np.ndarray]) -> None:
+    """Sets masks by variable path; kernels that are not named keep theirs.
+
+    Pruned weights become zero, and so do weights that a mask brings back. The state of a compiled optimizer (not its
+    step and learning rate) starts anew, so that old momentum moves nothing.
+
+    Raises:
+      LotteryError: If a path is unknown, a shape does not fit or a value is not 0 or 1; the model is unchanged then.
+    """
+    named = _named_masks(model)
+    masks = masks_lib.checked(masks, {path: tuple(mask.shape) for path, (mask, *_) in named.items()})
+    for path, value in masks.items():
+        mask, held, part, index = named[path]
+        mask.assign(value)
+        if held is not None:
+            held.assign(np.zeros(held.shape))
+        settle(part, index)
+    reset_optimizer(model, keep_step=True)
+
+
+def named_variables(model) -> dict[str, keras.Variable]:
+    """The variables of the plain model under unique paths, weights and random seeds alike."""
+    return weights.by_path((model.inner if isinstance(model, Masked) else model).variables)
+
+
+def get_values(model) -> Arrays:
+    """The values of the plain model's variables: {path: array}."""
+    return {path: weights.value_of(variable) for path, variable in named_variables(model).items()}
+
+
+def set_state(masked: MaskedModel | MaskedLayer, masks: Arrays, values: Mapping[str, np.ndarray]) -> None:
+    """Sets masks and variables together: what a pruned position of a kernel holds is what it is frozen at.
+
+    Raises:
+      LotteryError: If pruned weights are to hold something and the model was not wrapped with `held=True`.
+    """
+    for path, mask in masks.items():
+        if not masked._holds and np.any(values[path][mask == 0]):
+            raise LotteryError(
+                f"Expected a model wrapped with held=True to freeze pruned weights of {path!r} at other values than 0."
+            )
+    for index, kernel in enumerate(masked.kernels):
+        mask = masks[kernel.path]
+        masked._masks[index].assign(mask)
+        if masked._holds:
+            masked._held[index].assign(np.where(mask, 0, values[kernel.path]))
+    for path, variable in named_variables(masked).items():
+        variable.assign(values[path])
+    reset_optimizer(masked)
+
+
+def reset_optimizer(model, *, keep_step: bool = False) -> None:
+    """Gives the model's compiled optimizer the state it was built with; with `keep_step` its step and rate stay."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None or not optimizer.built:
+        return
+    fresh = weights.fresh_optimizer(optimizer)
+    fresh.build(model.trainable_variables)
+    kept = {"iteration", "learning_rate"} if keep_step else set()
+    for variable, start in zip(optimizer.variables, fresh.variables):
+        if variable.name not in kept:
+            variable.assign(start.value)
+
+
+def apply_ticket(ticket: Ticket, model, which: str = "initial") -> MaskedModel | MaskedLayer:
+    """See `Ticket.apply`."""
+    if which not in ("initial", "final"):
+        raise TicketError(f"Expected weights='initial' or 'final', but received {which!r}.")
+    if getattr(ticket, which) is None:
+        raise TicketError("Expected a trained ticket for weights='final', but this one has no trained weights.")
+    ticket = in_paths_of(model, ticket)
+    if not isinstance(model, Masked):
+        holds = any(np.any(ticket.initial[path][mask == 0]) for path, mask in ticket.masks.items())
+        model = wrap(model, prunable=list(ticket.masks), held=holds)
+    if set(ticket.masks) != {kernel.path for kernel in model.kernels}:
+        raise TicketError(
+            f"Expected a model that masks {', '.join(ticket.masks)}, but it masks {', '.join(k.path for k in model.kernels)}."
+        )
+    set_state(model, ticket.masks, getattr(ticket, which))
+    return model
+
+
+def in_paths_of(model, ticket: Ticket) -> Ticket:
+    """The same ticket under the model's variable paths.
+
+    Raises:
+      TicketError: If the model does not have the ticket's variables, by name or by order and shape.
+    """
+    path_of = {name: path for path, name in _match(named_variables(model), ticket.initial).items()}
+
+    def renamed(arrays):
+        return arrays and {path_of[name]: array for name, array in arrays.items()}
+
+    return dataclasses.replace(
+        ticket, masks=renamed(ticket.masks), initial=renamed(ticket.initial), final=renamed(ticket.final)
+    )
+
+
+def _match(named: Mapping[str, keras.Variable], values: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Model path -> ticket path: by name if all names agree, else in order if all shapes agree."""
+    pairs = [(path, path) for path in named] if set(named) == set(values) else list(zip(named, values))
+    for path, name in pairs:
+        if tuple(named[path].shape) != values[name].shape:
+            raise TicketError(
+                f"Expected a model whose {path!r} has the shape {values[name].shape} of the ticket's {name!r}, "
+                f"but it has {tuple(named[path].shape)}."
+            )
+    if len(named) != len(values):
+        raise TicketError(f"Expected a model with the ticket's {len(values)} variables, but it has {len(named)}.")
+    return dict(pairs)
+
+
+def _named_masks(model) -> dict[str, tuple]:
+    """Path -> (mask, held or None, wrapper, position in the wrapper) for every masked kernel in the model."""
+    parts = masked_parts(model)
+    if not parts:
+        raise LotteryError(
+            f"Expected a wrapped model, but {model.name!r} has no masks: call tf_lottery.wrap on it first."
+        )
+    if not all(part.built for part in parts):
+        raise LotteryError(
+            f"Expected a built model, but {model.name!r} has no weights yet: build it or call it on data first."
+        )
+    paths = {id(variable): path for path, variable in named_variables(model).items()}
+    return {
+        paths[id(kernel.variable)]: (part._masks[i], part._held[i] if part._held else None, part, i)
+        for part in parts
+        for i, kernel in enumerate(part.kernels)
+    }
