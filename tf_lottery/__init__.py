@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tf_lottery.errors import DataError, LotteryError, NonFiniteLossError, TicketError
     from tf_lottery.find import find_ticket, retrain_ticket
     from tf_lottery.layers import MaskedLayer, MaskedModel, strip, wrap
+    from tf_lottery.pruning import prune
+    from tf_lottery.schedules import LotterySchedule
     from tf_lottery.state import get_masks, set_masks
     from tf_lottery.ticket import Ticket
     from tf_lottery.training import Trainer, WarmUpThenDrop
@@ -23,6 +25,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "DataError": "errors",
     "LotteryError": "errors",
+    "LotterySchedule": "schedules",
     "MaskedLayer": "layers",
     "MaskedModel": "layers",
     "NonFiniteLossError": "errors",
@@ -32,12 +35,13 @@ _HOMES = {
     "WarmUpThenDrop": "training",
     "find_ticket": "find",
     "get_masks": "state",
+    "prune": "pruning",
     "retrain_ticket": "find",
     "set_masks": "state",
     "strip": "layers",
     "wrap": "layers",
 }
-_MODULES = ("criteria", "data", "errors", "masks", "models", "treatments", "weights")
+_MODULES = ("callbacks", "criteria", "data", "errors", "masks", "models", "policies", "tfmot", "treatments", "weights")
 
 __all__ = [*sorted(_HOMES), *_MODULES]
 

@@ -83,6 +83,11 @@ class Masked:
     def compute_mask(self, inputs, previous_mask):
         return self.inner.compute_mask(inputs, previous_mask)
 
+    def save_own_variables(self, store) -> None:
+        """What is saved is sparse, whatever the optimizer did to the raw kernels since they were last used."""
+        settle(self)
+        super().save_own_variables(store)
+
     def get_config(self) -> dict:
         """Names the wrapped kernels by their positions, which outlive a predicate and automatic layer names."""
         return {
@@ -169,6 +174,14 @@ class MaskedModel(Masked, keras.Model):
             optimizer = weights.loss_scaling(keras.optimizers.get(optimizer), self.model)
         super().compile(optimizer, *args, **kwargs)
 
+    def fit(self, *args, **kwargs) -> keras.callbacks.History:
+        """As `keras.Model.fit`."""
+        if not self.compiled and self.model.compiled:
+            raise LotteryError(
+                f"Expected {self.name!r} to be compiled after it was wrapped, but only the model inside it was: call compile on what wrap returned."
+            )
+        return super().fit(*args, **kwargs)
+
     def compile_from_config(self, config: dict) -> None:
         """Keras compiles a reloaded model only if a model with its own `compile` says how."""
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -176,7 +189,9 @@ class MaskedModel(Masked, keras.Model):
             self.optimizer.build(self.trainable_variables)
 
 
-def wrap(model, prunable: Prunable = None, *, held: bool = False) -> MaskedLayer | MaskedModel:
+def wrap(
+    model, prunable: Prunable = None, *, held: bool = False, keep_zeros: bool = False
+) -> MaskedLayer | MaskedModel:
     """Masks a Keras 3 model or layer, in one call; all masks are 1 at first.
 
     The wrapped model shares the variables of the original, trains in `fit` with pruned weights staying pruned, and has
@@ -188,32 +203,42 @@ def wrap(model, prunable: Prunable = None, *, held: bool = False) -> MaskedLayer
       prunable: What to prune, if not the kernels; see `weights.prunable_kernels`.
       held: Whether pruned weights can be frozen at values other than zero, as the `pruned` treatments of `find_ticket` and
         tickets that were found with them do.
+      keep_zeros: Prune the weights that are exactly zero now, to fine-tune a sparse model that was stripped or loaded. A
+        kernel that is zero as a whole (by its initializer, say) is left dense.
 
     Raises:
       TypeError: If it is not a Keras 3 model or layer.
-      LotteryError: If there is nothing to prune in it.
+      LotteryError: If there is nothing to prune in it, or it has no weights yet and `keep_zeros` asks for them.
 
     Example:
 
-    >>> masked = wrap(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), prunable="kernel$")
     >>> from tf_lottery import get_masks
+    >>> masked = wrap(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), prunable="kernel$")
     >>> {path: mask.shape for path, mask in get_masks(masked).items()}.popitem()[1]
     (3, 2)
     """
     if not isinstance(model, keras.layers.Layer):
         kind = f"{type(model).__module__.partition('.')[0]}.{type(model).__name__}"
-        raise TypeError(f"Expected a Keras 3 model or layer, but received a {kind}.")
+        hint = "; a tf_keras model is pruned by TF-MOT itself, with tf_lottery.tfmot" if kind[:8] == "tf_keras" else ""
+        raise TypeError(f"Expected a Keras 3 model or layer, but received a {kind}{hint}.")
     if isinstance(model, Masked):
         if prunable is not None and prunable != model._prunable:
             raise LotteryError(
                 f"Expected prunable when {model.name!r} was wrapped, but it is wrapped already: wrap the plain model."
             )
-        return model
-    masked = (MaskedModel if isinstance(model, keras.Model) else MaskedLayer)(model, prunable, held)
+        masked = model
+    else:
+        masked = (MaskedModel if isinstance(model, keras.Model) else MaskedLayer)(model, prunable, held)
     if masked.built and not masked.kernels:
         raise LotteryError(
             f"Expected a model with at least one prunable kernel that is trainable, but {model.name!r} has none."
         )
+    if keep_zeros:
+        if not masked.built:
+            raise LotteryError(f"Expected a built model for keep_zeros, but {model.name!r} has no weights yet.")
+        for kernel, mask in zip(masked.kernels, masked._masks):
+            nonzero = weights.value_of(kernel.variable) != 0
+            mask.assign(mask.numpy() * nonzero if nonzero.any() else mask.numpy())
     return masked
 
 

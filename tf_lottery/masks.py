@@ -5,7 +5,8 @@ Exact counts, ties by index, and a pruned weight stays pruned. NumPy only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import numbers
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -91,37 +92,80 @@ def prune(
     >>> prune(ones, scores, {"a": 0.5, "b": 0.5}, scope="global")
     {'a': array([0, 0, 0, 1], dtype=uint8), 'b': array([0, 1, 1, 1], dtype=uint8)}
     """
-    for path, mask in masks.items():
-        if np.shape(scores[path]) != np.shape(mask):
-            raise LotteryError(
-                f"Expected scores of shape {np.shape(mask)} for kernel {path!r}, but the criterion returned shape {np.shape(scores[path])}."
-            )
     check_scope(scope, fractions)
+    kept = {path: int(np.count_nonzero(mask)) for path, mask in masks.items()}
     if scope == "global":
-        return _prune_globally(masks, scores, fractions)
-    return {path: keep_top(scores[path], _remaining(mask, fractions[path]), mask) for path, mask in masks.items()}
+        total = sum(kept[path] for path in masks if fractions[path])
+        count = total - round(max(fractions.values(), default=0) * total)
+        return _keep_globally(masks, scores, [path for path in masks if fractions[path]], count)
+    return _keep_by_layer(masks, scores, {path: kept[path] - round(fractions[path] * kept[path]) for path in masks})
 
 
-def check_scope(scope: str, fractions: Mapping[str, float]) -> None:
+def prune_to(
+    masks: Mapping[str, np.ndarray],
+    scores: Mapping[str, np.ndarray],
+    densities: Mapping[str, float],
+    *,
+    scope: str = "layer",
+) -> Arrays:
+    """Prunes down to a density: `round(density * size)` weights of each kernel are kept.
+
+    What is pruned stays pruned: a kernel that is sparser than its density is left as it is. With `scope="global"` all kernels
+    whose density is below 1 compete, and together they keep `round(density * size)`; their densities must be equal. At least
+    one weight of each kernel is kept.
+
+    Args:
+      masks, scores, scope: As for `prune`.
+      densities: For each path the share of *all* its weights to keep, in [0, 1].
+
+    Example:
+
+    >>> ones, scores = {"a": np.ones(4, np.uint8)}, {"a": np.arange(4.0)}
+    >>> half = prune_to(ones, scores, {"a": 0.5})
+    >>> half, prune_to(half, scores, {"a": 0.75})
+    ({'a': array([0, 0, 1, 1], dtype=uint8)}, {'a': array([0, 0, 1, 1], dtype=uint8)})
+    """
+    check_scope(scope, {path: 1 - density for path, density in densities.items()}, of="density")
+    if scope == "global":
+        competing = [path for path in masks if densities[path] < 1]
+        count = round(min(densities.values(), default=1) * sum(masks[path].size for path in competing))
+        return _keep_globally(masks, scores, competing, count)
+    return _keep_by_layer(masks, scores, {path: round(densities[path] * mask.size) for path, mask in masks.items()})
+
+
+def check_scope(scope: str, fractions: Mapping[str, float], of: str = "prune_fraction") -> None:
     """Checks that the scope is known, and that all kernels that compete in a global one have the same fraction."""
     if scope not in SCOPES:
         raise LotteryError(f"Expected scope to be one of {', '.join(SCOPES)}, but received {scope!r}.")
     rates = {rate for rate in fractions.values() if rate}
     if scope == "global" and len(rates) > 1:
+        dense = 0 if of == "prune_fraction" else 1
+        given = rates if of == "prune_fraction" else {round(1 - rate, 9) for rate in rates}
         raise LotteryError(
-            "Expected one prune_fraction for all kernels that compete under scope='global' (0 leaves a kernel out), but "
-            f"received {', '.join(map(str, sorted(rates)))}."
+            f"Expected one {of} for all kernels that compete under scope='global' ({dense} leaves a kernel out), but "
+            f"received {', '.join(map(str, sorted(given)))}."
         )
 
 
-def _remaining(mask: np.ndarray, fraction: float) -> int:
-    kept = int(np.count_nonzero(mask))
-    return max(kept - round(fraction * kept), min(kept, 1))
+def _check_scores(mask: np.ndarray, scores: np.ndarray, path: str) -> None:
+    if np.shape(scores) != np.shape(mask):
+        raise LotteryError(
+            f"Expected scores of shape {np.shape(mask)} for kernel {path!r}, but the criterion returned shape {np.shape(scores)}."
+        )
 
 
-def _prune_globally(masks, scores, fractions) -> Arrays:
-    competing = [path for path in masks if fractions[path]]
-    rates = {fractions[path] for path in competing}
+def _keep_by_layer(masks, scores, counts) -> Arrays:
+    new = {}
+    for path, mask in masks.items():
+        _check_scores(mask, scores[path], path)
+        kept = int(np.count_nonzero(mask))
+        new[path] = keep_top(scores[path], min(kept, max(counts[path], 1)), mask)
+    return new
+
+
+def _keep_globally(masks, scores, competing, count) -> Arrays:
+    for path, mask in masks.items():
+        _check_scores(mask, scores[path], path)
     new = {path: np.array(mask, np.uint8) for path, mask in masks.items()}
     if not competing:
         return new
@@ -129,7 +173,7 @@ def _prune_globally(masks, scores, fractions) -> Arrays:
     mask = np.concatenate([new[path].reshape(-1) for path in competing])
     ranked = np.concatenate([np.reshape(scores[path], -1) for path in competing])
     emptiable = [part for part in map(slice, [0, *ends[:-1]], ends) if mask[part].any()]
-    count = max(_remaining(mask, rates.pop()), len(emptiable))
+    count = max(min(count, int(np.count_nonzero(mask))), len(emptiable))
     chosen, forced = keep_top(ranked, count, mask), np.zeros(mask.size, np.uint8)
     while emptied := [part for part in emptiable if not chosen[part].any()]:
         for part in emptied:  # the best weight of each kernel always survives, so that no kernel is cut through
@@ -139,6 +183,50 @@ def _prune_globally(masks, scores, fractions) -> Arrays:
     for path, part in zip(competing, np.split(chosen, ends[:-1])):
         new[path] = part.reshape(new[path].shape)
     return new
+
+
+def erdos_renyi_kernel(shapes: Mapping[str, Sequence[int]], density: float) -> dict[str, float]:
+    """Layer-wise densities that spare small and narrow kernels: each in proportion to (sum of its dimensions) / (their product).
+
+        density_l = min(1, e * (n_in + n_out + w + h) / (n_in * n_out * w * h))
+
+    with the one factor `e` that makes the density of the whole network `density`; kernels that would exceed 1 stay dense.
+
+    Args:
+      shapes: For each path the kernel's shape.
+      density: Of all kernels together, in (0, 1].
+
+    Example:
+
+    >>> densities = erdos_renyi_kernel({"large": (784, 300), "small": (100, 10)}, 0.1)
+    >>> {path: round(density, 3) for path, density in densities.items()}
+    {'large': 0.096, 'small': 1.0}
+
+    Reference: Evci et al., "Rigging the Lottery" (2020, arXiv 1911.11134), section 3; kernels after Mocanu et al. (2018).
+    """
+    _check_density(density)
+    sizes = {path: int(np.prod(shape)) for path, shape in shapes.items()}
+    sums = {path: sum(shape) for path, shape in shapes.items()}
+    dense: set[str] = set()
+    while True:
+        room = density * sum(sizes.values()) - sum(sizes[path] for path in dense)
+        free = [path for path in shapes if path not in dense]
+        factor = room / sum(sums[path] for path in free) if free else 0.0
+        densities = {path: 1.0 if path in dense else factor * sums[path] / sizes[path] for path in shapes}
+        if not (over := {path for path in free if densities[path] > 1}):
+            return densities
+        dense |= over
+
+
+def uniform(shapes: Mapping[str, Sequence[int]], density: float) -> dict[str, float]:
+    """The same density for every kernel."""
+    _check_density(density)
+    return dict.fromkeys(shapes, density)
+
+
+def _check_density(density: float) -> None:
+    if not isinstance(density, numbers.Real) or not 0 < density <= 1:
+        raise LotteryError(f"Expected a density in (0, 1], but received {density!r}.")
 
 
 def density(masks: Mapping[str, np.ndarray]) -> float:

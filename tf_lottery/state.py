@@ -14,6 +14,7 @@ from tf_lottery.errors import LotteryError, TicketError
 from tf_lottery.layers import Masked, MaskedLayer, MaskedModel, masked_parts, settle, wrap
 from tf_lottery.masks import Arrays
 from tf_lottery.ticket import Ticket
+from tf_lottery.weights import Kernel
 
 
 def get_masks(model) -> Arrays:
@@ -25,21 +26,35 @@ def get_masks(model) -> Arrays:
 def set_masks(model, masks: Mapping[str, np.ndarray]) -> None:
     """Sets masks by variable path; kernels that are not named keep theirs.
 
-    Pruned weights become zero, and so do weights that a mask brings back. The state of a compiled optimizer (not its
-    step and learning rate) starts anew, so that old momentum moves nothing.
+    Pruned weights become zero, and so do weights that a mask brings back. In the state of a compiled optimizer the entries
+    of these weights become zero too, so that old momentum moves nothing; where a mask brings weights back the whole state
+    (not its step and learning rate) starts anew.
 
     Raises:
       LotteryError: If a path is unknown, a shape does not fit or a value is not 0 or 1; the model is unchanged then.
     """
     named = _named_masks(model)
     masks = masks_lib.checked(masks, {path: tuple(mask.shape) for path, (mask, *_) in named.items()})
+    grown = False
     for path, value in masks.items():
         mask, held, part, index = named[path]
+        grown |= bool(np.any(value > mask.numpy()))
         mask.assign(value)
         if held is not None:
             held.assign(np.zeros(held.shape))
         settle(part, index)
-    reset_optimizer(model, keep_step=True)
+    if grown:
+        reset_optimizer(model, keep_step=True)
+    else:
+        _mask_optimizer(model, {id(named[path][2].kernels[named[path][3]].variable): masks[path] for path in masks})
+
+
+def masked_kernels(model) -> list[Kernel]:
+    """The masked kernels of a wrapped model, or of a model with `MaskedLayer`s inside, under their paths in the model."""
+    named = _named_masks(model)
+    kernels = [dataclasses.replace(part.kernels[index], path=path) for path, (*_, part, index) in named.items()]
+    last = kernels[-1].path
+    return [dataclasses.replace(kernel, is_output=kernel.path == last) for kernel in kernels]
 
 
 def named_variables(model) -> dict[str, keras.Variable]:
@@ -69,7 +84,8 @@ def set_state(masked: MaskedModel | MaskedLayer, masks: Arrays, values: Mapping[
         if masked._holds:
             masked._held[index].assign(np.where(mask, 0, values[kernel.path]))
     for path, variable in named_variables(masked).items():
-        variable.assign(values[path])
+        if path in values:  # a ticket of a tf_keras model knows no random states
+            variable.assign(values[path])
     reset_optimizer(masked)
 
 
@@ -84,6 +100,31 @@ def reset_optimizer(model, *, keep_step: bool = False) -> None:
     for variable, start in zip(optimizer.variables, fresh.variables):
         if variable.name not in kept:
             variable.assign(start.value)
+
+
+def _mask_optimizer(model, masks: Mapping[int, np.ndarray]) -> None:
+    """Zeroes what the model's compiled optimizer remembers of pruned weights; `masks` by the `id` of their kernels.
+
+    Slots are told by their names, `<optimizer>/<path of the variable, with _ for />_<name of the slot>`, in the order of the
+    variables where several have one path.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None or not optimizer.built:
+        return
+    owners: dict[str, list] = {}
+    for variable in model.trainable_variables:
+        owners.setdefault(variable.path.replace("/", "_") + "_", []).append(variable)
+    seen: dict[str, int] = {}
+    for slot in optimizer.variables:
+        name = slot.path.rpartition("/")[2]
+        prefix = max((known for known in owners if name.startswith(known)), key=len, default=None)
+        if prefix is None:
+            continue
+        owner = owners[prefix][seen.get(name, 0) % len(owners[prefix])]
+        seen[name] = seen.get(name, 0) + 1
+        mask = masks.get(id(owner))
+        if mask is not None and mask.shape == tuple(slot.shape):
+            slot.assign(np.where(mask, slot.numpy(), 0))
 
 
 def apply_ticket(ticket: Ticket, model, which: str = "initial") -> MaskedModel | MaskedLayer:
@@ -122,6 +163,8 @@ def in_paths_of(model, ticket: Ticket) -> Ticket:
 
 def _match(named: Mapping[str, keras.Variable], values: Mapping[str, np.ndarray]) -> dict[str, str]:
     """Model path -> ticket path: by name if all names agree, else in order if all shapes agree."""
+    if len(named) > len(values):
+        named = {path: variable for path, variable in named.items() if not weights.is_random_state(variable)}
     pairs = [(path, path) for path in named] if set(named) == set(values) else list(zip(named, values))
     for path, name in pairs:
         if tuple(named[path].shape) != values[name].shape:

@@ -6,6 +6,7 @@ import numbers
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import keras
 import numpy as np
@@ -17,7 +18,16 @@ if keras.backend.backend() != "tensorflow":
         f"Expected Keras to run on TensorFlow, but it runs on {keras.backend.backend()!r}: set KERAS_BACKEND=tensorflow."
     )
 
-Prunable = str | Callable[[keras.layers.Layer, keras.Variable], bool] | Sequence[str | int] | None
+
+class PruningPolicy(Protocol):
+    """Which layers are pruned, and whether the model suits the purpose: the two methods of TF-MOT's `PruningPolicy`."""
+
+    def allow_pruning(self, layer: keras.layers.Layer) -> bool: ...
+
+    def ensure_model_supports_pruning(self, model: keras.Model) -> None: ...
+
+
+Prunable = str | Callable[[keras.layers.Layer, keras.Variable], bool] | Sequence[str | int] | PruningPolicy | None
 Fraction = float | Mapping[str, float] | Callable[["Kernel"], float]
 
 
@@ -57,6 +67,11 @@ def value_of(variable: keras.Variable) -> np.ndarray:
     return np.array(variable.value.numpy())
 
 
+def is_random_state(variable: keras.Variable) -> bool:
+    """Whether it is the state of a random generator, as dropout has one, and not a weight."""
+    return "float" not in keras.backend.standardize_dtype(variable.dtype) and "seed_generator" in variable.path
+
+
 def prunable_kernels(model: keras.layers.Layer, prunable: Prunable = None) -> list[Kernel]:
     """The kernels of a built model that can be pruned, in the order of `model.variables`.
 
@@ -68,7 +83,8 @@ def prunable_kernels(model: keras.layers.Layer, prunable: Prunable = None) -> li
     Args:
       model: A built layer or model.
       prunable: What to prune instead: a regular expression searched in variable paths, a predicate
-        `(layer, variable) -> bool`, or a sequence of paths or of positions in `model.variables`.
+        `(layer, variable) -> bool`, a sequence of paths or of positions in `model.variables`, or a policy: an object with
+        TF-MOT's `allow_pruning(layer)` and `ensure_model_supports_pruning(model)`, see `policies`.
 
     Raises:
       LotteryError: If a path or position is not there.
@@ -92,6 +108,9 @@ def _owners(model: keras.layers.Layer) -> dict[int, keras.layers.Layer]:
 
 
 def _selection(model, named, owners, prunable: Prunable) -> set[int]:
+    if hasattr(prunable, "allow_pruning"):
+        prunable.ensure_model_supports_pruning(model)
+        return {id(v) for v in named.values() if _is_kernel(v) and prunable.allow_pruning(owners[id(v)])}
     if prunable is None:
         chosen = {id(v) for v in named.values() if _is_kernel(v)}
         for layer in [model, *sublayers(model)]:
@@ -152,7 +171,7 @@ def prune_fractions(kernels: Sequence[Kernel], prune_fraction: Fraction) -> dict
     if callable(prune_fraction):
         fractions = {kernel.path: prune_fraction(kernel) for kernel in kernels}
     elif isinstance(prune_fraction, Mapping):
-        fractions = {kernel.path: _first_fit(kernel, prune_fraction) for kernel in kernels}
+        fractions = per_kernel(kernels, prune_fraction, "prune_fraction")
     else:
         if not isinstance(prune_fraction, numbers.Real) or not 0 < prune_fraction < 1:
             raise LotteryError(f"Expected prune_fraction in (0, 1), but received {prune_fraction!r}.")
@@ -165,17 +184,22 @@ def prune_fractions(kernels: Sequence[Kernel], prune_fraction: Fraction) -> dict
     return fractions
 
 
-def _first_fit(kernel: Kernel, rates: Mapping[str, float]) -> float:
+def per_kernel(kernels: Sequence[Kernel], values: Mapping, name: str) -> dict:
+    """For each kernel the value of the first key that fits it: `"output"`, a layer class, or a regular expression.
+
+    Raises:
+      LotteryError: If no key fits a kernel; `name` says what the values are.
+    """
+    return {kernel.path: _first_fit(kernel, values, name) for kernel in kernels}
+
+
+def _first_fit(kernel: Kernel, values: Mapping, name: str):
     classes = {base.__name__ for base in type(kernel.layer).__mro__}
-    for key, rate in rates.items():
-        if (
-            (key == "output" and kernel.is_output)
-            or key in classes
-            or _compiled(key, "prune_fraction").search(kernel.path)
-        ):
-            return rate
+    for key, value in values.items():
+        if (key == "output" and kernel.is_output) or key in classes or _compiled(key, name).search(kernel.path):
+            return value
     raise LotteryError(
-        f"Expected prune_fraction to cover every kernel, but none of {', '.join(map(repr, rates))} fits {kernel.path!r} of a {type(kernel.layer).__name__}."
+        f"Expected {name} to cover every kernel, but none of {', '.join(map(repr, values))} fits {kernel.path!r} of a {type(kernel.layer).__name__}."
     )
 
 

@@ -1,0 +1,69 @@
+"""The optimizer's step as callbacks see it, and at which steps a schedule asks for something."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+class Clock:
+    """The optimizer's step, read only when the awaited one can have been reached: reading it waits for the device."""
+
+    def __init__(self, model: keras.Model, awaited: int | None):
+        self.model, self.awaited = model, awaited
+        steps = model.steps_per_execution
+        self.per_batch = steps if isinstance(steps, int) else None
+        self._set_alarm(self.now)
+
+    @property
+    def now(self) -> int:
+        return int(self.model.optimizer.iterations)
+
+    def tick(self) -> int | None:
+        """To be called after each batch: the step, once the awaited one is reached."""
+        if self.awaited is None:
+            return None
+        self._batches -= 1
+        if self._batches > 0:
+            return None
+        now = self.now
+        if now >= self.awaited:
+            return now
+        self._set_alarm(now)
+        return None
+
+    def _set_alarm(self, now: int) -> None:
+        left = 0 if self.awaited is None else self.awaited - now
+        self._batches = -(-left // self.per_batch) if self.per_batch else 1  # at the earliest
+
+
+def due(schedules: Sequence[Callable], first: int, last: int | None) -> Iterator[tuple[int, dict]]:
+    """(step, {schedule: sparsity}) for each step from `first` to `last` at which a schedule says to prune, in order."""
+    begin = first
+    while last is None or begin <= last:
+        end = min(begin + 10_000, begin + 10_000 if last is None else last + 1)
+        steps = np.arange(begin, end)
+        asked = [(schedule, *_ask(schedule, steps)) for schedule in schedules]
+        for i in np.flatnonzero(np.any([prunes for _, prunes, _ in asked], axis=0)):
+            yield int(steps[i]), {s: float(sparsity[i]) for s, prunes, sparsity in asked if prunes[i]}
+        begin = end
+
+
+def _ask(schedule: Callable, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A schedule's answers for all steps: at once if it can, else one by one."""
+    try:
+        prunes, sparsity = (np.asarray(answer) for answer in schedule(tf.constant(steps)))
+        if prunes.shape == steps.shape and sparsity.shape in ((), steps.shape):
+            return prunes, np.broadcast_to(sparsity, steps.shape)
+    except Exception:
+        pass
+    answers = [schedule(tf.constant(step)) for step in steps]
+    return np.array([bool(prunes) for prunes, _ in answers]), np.array([float(sparsity) for _, sparsity in answers])
+
+
+def updates(optimizer: keras.optimizers.Optimizer, batches: int) -> int:
+    """How many updates that many batches are: fewer than batches where gradients are accumulated."""
+    return batches // (getattr(optimizer, "gradient_accumulation_steps", None) or 1)

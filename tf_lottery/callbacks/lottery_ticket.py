@@ -1,0 +1,251 @@
+"""`LotteryTicket`: the whole search in one `fit`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tf_lottery import state, treatments, weights
+from tf_lottery.callbacks.clock import Clock, updates
+from tf_lottery.errors import LotteryError
+from tf_lottery.layers import MaskedModel, masked_parts, settle
+from tf_lottery.rounds import Rounds, names, numbers
+from tf_lottery.ticket import Ticket
+from tf_lottery.weights import Fraction
+
+
+class LotteryTicket(keras.callbacks.Callback):
+    """The whole search in one `fit`: train, prune, rewind, train again.
+
+        masked = tfl.wrap(model)
+        masked.compile("adam", loss)
+        search = tfl.callbacks.LotteryTicket(tfl.LotterySchedule(levels=10, steps_per_level=5_000))
+        masked.fit(x, y, epochs=..., callbacks=[search])
+        search.tickets[-1].save("winner.ticket")
+
+    Each level starts with a fresh optimizer, its learning-rate schedule included, as in `find_ticket`; `fit` ends with the last
+    level. Rounds come before a batch, so the validation at the end of an epoch sees a trained network. The History gets
+    the `level` and its `density` for each epoch. Where epochs end when levels do, tickets have the epoch's metrics,
+    validation included.
+
+    Args:
+      schedule: A `LotterySchedule`, or anything with its `levels`, `steps_per_level`, `warm_up` and `fractions`.
+      criterion, survivors, pruned, scope, one_shot, reset, seed: As for `find_ticket`.
+      rewind_to: The step of level 0 whose weights the survivors rewind to; 0 = the initialisation.
+      prune_fraction: A share for each kernel in place of the schedule's, as for `find_ticket`.
+      early_stopping: A `keras.callbacks.EarlyStopping` that is asked in every level anew: where it would stop the training, the
+        level ends, from its best weights if it restores them.
+      directory: A folder for `level_00.ticket`, `level_01.ticket` and so on, each written when its level begins and again when
+        it is trained. A search that was interrupted goes on there: with the model as it was saved in the middle of a level,
+        or from the start of the last level if it is another.
+
+    Attributes:
+      tickets: The trained tickets, the dense one first. `metrics` of a ticket has the number of its steps too.
+
+    Raises:
+      LotteryError: When the training begins, if `fit` is too short for the schedule or the model was not wrapped as a whole;
+        the model is unchanged then.
+
+    Example:
+
+    >>> from tf_lottery import LotterySchedule, wrap
+    >>> masked = wrap(keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(2)]))
+    >>> masked.compile("sgd", "mse")
+    >>> search = LotteryTicket(LotterySchedule(levels=2, steps_per_level=4, prune_fraction=0.5))
+    >>> x = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
+    >>> history = masked.fit(x, x[:, :2], batch_size=8, epochs=3, verbose=0, callbacks=[search])
+    >>> history.history["density"], [ticket.level for ticket in search.tickets]
+    ([1.0, 0.5, 0.25], [0, 1, 2])
+
+    Reference: Frankle & Carbin (2019), section 1, "iterative pruning".
+    """
+
+    def __init__(
+        self,
+        schedule,
+        *,
+        criterion: str | Callable = "large_final",
+        survivors: str | Callable = "rewind",
+        pruned: str | Callable = "zero",
+        scope: str = "layer",
+        rewind_to: int = 0,
+        one_shot: bool = False,
+        reset: str = "each_level",
+        prune_fraction: Fraction | None = None,
+        early_stopping: keras.callbacks.EarlyStopping | None = None,
+        directory: str | Path | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if not all(hasattr(schedule, name) for name in ("levels", "steps_per_level", "warm_up", "fractions")):
+            raise LotteryError(f"Expected a LotterySchedule, but received a {type(schedule).__name__}.")
+        if not isinstance(rewind_to, int) or not 0 <= rewind_to < schedule.warm_up + schedule.steps_per_level:
+            raise LotteryError(
+                f"Expected rewind_to to be a step of level 0, which has {schedule.warm_up + schedule.steps_per_level}, but received {rewind_to!r}."
+            )
+        self.schedule, self.rewind_to, self.prune_fraction = schedule, rewind_to, prune_fraction
+        self.options = {"criterion": criterion, "survivors": survivors, "pruned": pruned, "scope": scope}
+        self.options |= {"one_shot": one_shot, "reset": reset, "seed": seed}
+        Rounds([], None, **self.options)  # bad options are refused here, before any training
+        self.early_stopping = early_stopping
+        self.directory = None if directory is None else Path(directory)
+        self.tickets: list[Ticket] = []
+        self._current: Ticket | None = None  # the level in training, with what it started from
+
+    def on_train_begin(self, logs=None):
+        if not isinstance(self.model, MaskedModel):
+            raise LotteryError(
+                f"Expected a wrapped model, but {self.model.name!r} is a plain {type(self.model).__name__}: call tf_lottery.wrap on it, and compile and fit what it returns."
+            )
+        if self._current is None:
+            self._prepare()
+            self._resume_or_begin()
+        elif len(self.tickets) > self.schedule.levels:
+            raise LotteryError("Expected a new LotteryTicket for a new search, but this one has found all its tickets.")
+        if self.early_stopping:
+            self.early_stopping.set_model(self.model)
+            self.early_stopping.on_train_begin()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._over:
+            self._finish_level()
+            self._begin(self._rounds.next(self.tickets[-1], self.tickets[0]))
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (step := self._clock.tick()) is None:
+            return
+        if step >= self._length:
+            self._end_level(logs)
+        elif self._waits_for_snapshot:
+            self._snapshot(step)
+
+    def on_epoch_end(self, epoch, logs=None):
+        for part in masked_parts(self.model):
+            settle(part)
+        logs = {} if logs is None else logs
+        self._logs = {**logs, "steps": int(self.model.optimizer.iterations)}
+        logs["level"], logs["density"] = self._current.level, self._current.density
+        if self.early_stopping and not self._over:
+            stopping, self.model.stop_training = self.model.stop_training, False
+            self.early_stopping.on_epoch_end(epoch, logs)
+            if self.model.stop_training:
+                self._end_level(logs)
+            self.model.stop_training |= stopping
+
+    def on_train_end(self, logs=None):
+        if self._over or (self._current.level == self.schedule.levels and int(self.model.optimizer.iterations)):
+            self._finish_level()  # a step or two may be missing where loss scaling skipped some
+        else:
+            warnings.warn(
+                f"fit ended in level {self._current.level} of {self.schedule.levels}, at step "
+                f"{int(self.model.optimizer.iterations)} of {self._length}; it can go on with the same callback",
+                stacklevel=2,
+            )
+
+    def _prepare(self) -> None:
+        model, schedule = self.model, self.schedule
+        kernels = {kernel.path: kernel for kernel in model.kernels}
+        rates = self.prune_fraction
+        shares = [weights.prune_fractions(list(kernels.values()), rates or share) for share in schedule.fractions]
+        self._rounds = Rounds(shares, lambda path, seed: weights.draw(kernels[path], seed), **self.options)
+        if self._rounds.pruned is not treatments.zero and not model._holds:
+            raise LotteryError(
+                f"Expected a model wrapped with held=True for pruned={self._rounds.pruned.__name__!r}, but it holds zeros only."
+            )
+        self._check_length()
+        found = {key: getattr(self._rounds, key) for key in self.options}
+        given = list(rates.items()) if isinstance(rates, Mapping) else rates
+        found |= {"prune_fraction": given or list(schedule.fractions), "rewind_to": self.rewind_to}
+        self._found = names(**found, steps_per_level=schedule.steps_per_level, warm_up=schedule.warm_up)
+        config = keras.optimizers.serialize(model.optimizer)["config"]
+        config = config.get("inner_optimizer", {}).get("config", config)
+        rate = config["learning_rate"]
+        self._learning_rate = rate if isinstance(rate, float) else None  # a schedule starts anew with the step
+
+    def _check_length(self) -> None:
+        epochs, steps = self.params.get("epochs"), self.params.get("steps")
+        if not epochs or not steps or self.early_stopping:
+            return
+        each = updates(self.model.optimizer, steps)
+        needed = self.schedule.warm_up + (self.schedule.levels + 1) * self.schedule.steps_per_level
+        if self.directory is None and epochs * each < needed:
+            raise LotteryError(
+                f"Expected fit to run the {needed} steps of the schedule ({self.schedule.levels + 1} levels), but {epochs} epochs of "
+                f"{each} steps are {epochs * each}: give it epochs={-(-needed // max(each, 1))}."
+            )
+
+    def _resume_or_begin(self) -> None:
+        """The first level; or what `directory` has of this search, and with the model as it is if it stands in that level."""
+        files = sorted(self.directory.glob("level_*.ticket")) if self.directory else []
+        if not files:
+            self._begin(Ticket(state.get_masks(self.model), state.get_values(self.model), found=self._found))
+            return
+        tickets = [state.in_paths_of(self.model, Ticket.load(file)) for file in files]
+        for file, ticket in zip(files, tickets):
+            if dict(ticket.found) != self._found:
+                raise LotteryError(
+                    f"Expected {str(file)!r} to be of this search, but it was found with {ticket.found}."
+                )
+        self.tickets = [ticket for ticket in tickets if ticket.final is not None]
+        if len(self.tickets) > self.schedule.levels:
+            raise LotteryError(f"Expected a search to go on with, but all tickets are in {str(self.directory)!r}.")
+        current = tickets[-1] if tickets[-1].final is None else self._rounds.next(self.tickets[-1], self.tickets[0])
+        present, step = state.get_masks(self.model), int(self.model.optimizer.iterations)
+        if step and all(np.array_equal(present[path], mask) for path, mask in current.masks.items()):
+            self._follow(current)
+        else:
+            self._begin(current)
+
+    def _begin(self, ticket: Ticket) -> None:
+        """Puts a level's masks and starting weights on the model, with a fresh optimizer."""
+        state.set_state(self.model, ticket.masks, ticket.initial)
+        if self._learning_rate is not None:
+            self.model.optimizer.learning_rate = self._learning_rate
+        self._follow(replace(ticket, found=self._found))
+        if self.early_stopping and ticket.level:
+            self.early_stopping.on_train_begin()
+        if not self._waits_for_snapshot:
+            self._save(self._current)
+
+    def _follow(self, ticket: Ticket) -> None:
+        """Waits for the end of a level, or for the step to rewind to."""
+        self._current, self._over, self._logs = ticket, False, {}
+        self._length = self.schedule.steps_per_level + (self.schedule.warm_up if ticket.level == 0 else 0)
+        step = int(self.model.optimizer.iterations)
+        self._waits_for_snapshot = ticket.level == 0 and self.rewind_to > step
+        self._clock = Clock(self.model, self.rewind_to if self._waits_for_snapshot else self._length)
+
+    def _snapshot(self, step: int) -> None:
+        if step > self.rewind_to:
+            raise LotteryError(
+                f"Expected fit to stop by at step {self.rewind_to} for rewind_to, but it went on to step {step} at once."
+            )
+        self._follow(replace(self._current, initial=state.get_values(self.model)))
+        self._save(self._current)
+
+    def _end_level(self, logs) -> None:
+        """The level has had its steps; the next one begins with the next batch, after the validation if there is one."""
+        self._over, self._clock = True, Clock(self.model, None)
+        self._logs = {**(logs or {}), "steps": int(self.model.optimizer.iterations)}
+        if self._current.level == self.schedule.levels:
+            self.model.stop_training = True
+
+    def _finish_level(self) -> None:
+        if self.early_stopping:
+            self.early_stopping.on_train_end()  # restores the best weights, if it was asked to
+        settle(self.model)
+        own = {"level", "density"}
+        metrics = numbers({key: value for key, value in self._logs.items() if key not in own})
+        self.tickets.append(replace(self._current, final=state.get_values(self.model), metrics=metrics))
+        self._save(self.tickets[-1])
+        self._over = False
+
+    def _save(self, ticket: Ticket) -> None:
+        if self.directory is not None:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            ticket.save(self.directory / f"level_{ticket.level:02d}.ticket")

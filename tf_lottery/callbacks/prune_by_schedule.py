@@ -1,0 +1,135 @@
+"""`PruneBySchedule`: gradual pruning during `fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+
+from tf_lottery import masks as masks_lib
+from tf_lottery import state, weights
+from tf_lottery.callbacks.clock import Clock, due, updates
+from tf_lottery.errors import LotteryError
+from tf_lottery.layers import masked_parts, settle
+from tf_lottery.pruning import Distribution, Pruner
+
+
+class PruneBySchedule(keras.callbacks.Callback):
+    """Prunes a wrapped model while it trains, as a schedule says: TF-MOT's gradual magnitude pruning, for Keras 3.
+
+        masked = tfl.wrap(model)
+        masked.compile("adam", loss)
+        schedule = tfmot.sparsity.keras.PolynomialDecay(0.0, 0.8, begin_step=0, end_step=10_000)
+        masked.fit(x, y, epochs=..., callbacks=[tfl.callbacks.PruneBySchedule(schedule)])
+        plain = tfl.strip(masked)
+
+    When `optimizer.iterations` has reached a step at which the schedule says so, the masks go down to a density of
+    `1 - sparsity`; for step 0, before the first batch. (TF-MOT counts the step that is about to be taken: its masks come one
+    update earlier.) What is pruned stays pruned. Weights and optimizer slots are zero where a weight is pruned, at the end of
+    every batch.
+
+    Args:
+      schedule: A `PruningSchedule` of TF-MOT, or any function `step -> (should_prune, sparsity)`; or a mapping of them, one for
+        each kernel, with the keys of `weights.prune_fractions`: `{"output": ..., "Conv2D": ..., "Dense": ...}`.
+      criterion, scope, distribution, block_size, block_pooling_type, sparsity_m_by_n, seed: As for `prune`. With
+        `sparsity_m_by_n` the pattern is chosen at the first step of the schedule.
+
+    Raises:
+      LotteryError: If an argument is out of range; when the training begins, if it does not fit the model, the model was not
+        wrapped, or the schedule asks for nothing in this `fit`; the model is unchanged then.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from tf_lottery import LotterySchedule, get_masks, wrap
+    >>> masked = wrap(keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(2)]))
+    >>> masked.compile("sgd", "mse")
+    >>> x = np.ones((32, 4), "float32")
+    >>> pruning = PruneBySchedule(LotterySchedule(levels=2, steps_per_level=3, prune_fraction=0.5))
+    >>> _ = masked.fit(x, x[:, :2], batch_size=4, verbose=0, callbacks=[pruning])
+    >>> float(np.mean(next(iter(get_masks(masked).values()))))
+    0.25
+
+    Reference: Zhu & Gupta (2017, arXiv 1710.01878), section 3.
+    """
+
+    def __init__(
+        self,
+        schedule,
+        *,
+        criterion: str | Callable = "large_final",
+        scope: str = "layer",
+        distribution: Distribution = "uniform",
+        block_size: Sequence[int] = (1, 1),
+        block_pooling_type: str = "AVG",
+        sparsity_m_by_n: Sequence[int] | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if isinstance(schedule, Mapping) and (distribution != "uniform" or scope == "global"):
+            raise LotteryError("Expected one schedule with a distribution or scope='global', but received several.")
+        for part in schedule.values() if isinstance(schedule, Mapping) else [schedule]:
+            if not callable(part):
+                raise LotteryError(
+                    f"Expected a schedule, a function step -> (should_prune, sparsity), but received {part!r}."
+                )
+        self.schedule = schedule
+        self._pruner = Pruner(
+            criterion=criterion,
+            scope=scope,
+            distribution=distribution,
+            block_size=block_size,
+            block_pooling_type=block_pooling_type,
+            sparsity_m_by_n=sparsity_m_by_n,
+            seed=seed,
+        )
+
+    def on_train_begin(self, logs=None):
+        if self._pruner.model is not self.model:
+            self._pruner.prepare(self.model, state.get_values(self.model))
+        step = int(self.model.optimizer.iterations)
+        kernels = state.masked_kernels(self.model)
+        per_kernel = self.schedule
+        if not isinstance(per_kernel, Mapping):
+            per_kernel = {"": self.schedule}
+        self._schedules = weights.per_kernel(kernels, per_kernel, "schedule")
+        self._due = due(list(dict.fromkeys(per_kernel.values())), step, self._last_step(step))
+        self._next = next(self._due, None)
+        if self._next is None and self._last_step(step) is not None:
+            raise LotteryError(
+                f"Expected a schedule that prunes between steps {step} and {self._last_step(step)}, which this fit runs, but it never does."
+            )
+        self._clock = Clock(self.model, self._next and self._next[0])
+        self._prune_if_due(step)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (step := self._clock.tick()) is not None:
+            self._prune_if_due(step)
+
+    def on_epoch_end(self, epoch, logs=None):
+        for part in masked_parts(self.model):
+            settle(part)
+        if logs is not None:
+            logs["density"] = masks_lib.density(state.get_masks(self.model))
+
+    def on_train_end(self, logs=None):
+        for part in masked_parts(self.model):
+            settle(part)
+
+    def _last_step(self, step: int) -> int | None:
+        epochs, steps = self.params.get("epochs"), self.params.get("steps")
+        return step + updates(self.model.optimizer, epochs * steps) if epochs and steps else None
+
+    def _prune_if_due(self, step: int) -> None:
+        sparsities: dict = {}
+        while self._next is not None and self._next[0] <= step:
+            sparsities |= self._next[1]
+            self._next = next(self._due, None)
+        if not sparsities:
+            return
+        self._clock = Clock(self.model, self._next and self._next[0])
+        if isinstance(self.schedule, Mapping):
+            densities = {path: 1 - sparsities.get(part, 0.0) for path, part in self._schedules.items()}
+        else:
+            densities = self._pruner.shared_out(1 - sparsities[self.schedule])
+        self._pruner(densities)

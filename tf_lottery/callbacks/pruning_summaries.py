@@ -1,0 +1,85 @@
+"""`PruningSummaries`: what TensorBoard is told of the masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_lottery import masks as masks_lib
+from tf_lottery import state, weights
+from tf_lottery.errors import LotteryError
+from tf_lottery.patterns import pool
+
+
+class PruningSummaries(keras.callbacks.Callback):
+    """Tells TensorBoard how a wrapped model is pruned: the density of each kernel, its threshold, and a picture of its mask.
+
+    Scalars `density` (of the whole model), `density/<path>` and `threshold/<path>` (the smallest magnitude that is kept), images
+    `mask/<path>` with a convolution's kernel laid out as (window and inputs, outputs); `<path>` is the kernel's, so names are
+    distinct where a layer has several kernels.
+
+    Args:
+      log_dir: Where TensorBoard looks; the files go to its subfolder `pruning`.
+      update_freq: `"epoch"`, or a number of batches.
+      images: Whether to write the pictures.
+      image_size: The longest side of a picture in pixels; larger masks are averaged down.
+
+    Example:
+
+    >>> import tempfile
+    >>> from tf_lottery import wrap
+    >>> masked = wrap(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
+    >>> masked.compile("sgd", "mse")
+    >>> folder, x = tempfile.TemporaryDirectory(), np.ones((8, 4), "float32")
+    >>> _ = masked.fit(x, x[:, :2], verbose=0, callbacks=[PruningSummaries(folder.name)])
+    >>> len(list(Path(folder.name, "pruning").iterdir()))
+    1
+    >>> folder.cleanup()
+    """
+
+    def __init__(
+        self, log_dir: str | Path, *, update_freq: str | int = "epoch", images: bool = True, image_size: int = 256
+    ):
+        super().__init__()
+        if update_freq != "epoch" and not (isinstance(update_freq, int) and update_freq >= 1):
+            raise LotteryError(
+                f"Expected update_freq to be 'epoch' or a number of batches, but received {update_freq!r}."
+            )
+        self.log_dir, self.update_freq = Path(log_dir), update_freq
+        self.images, self.image_size, self._batches = images, image_size, 0
+
+    def on_train_begin(self, logs=None):
+        state.masked_kernels(self.model)  # refuses a model without masks
+        self._writer = tf.summary.create_file_writer(str(self.log_dir / "pruning"))
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._batches += 1
+        if self.update_freq != "epoch" and self._batches % self.update_freq == 0:
+            self._write(int(self.model.optimizer.iterations))
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.update_freq == "epoch":
+            self._write(epoch)
+
+    def on_train_end(self, logs=None):
+        self._writer.close()
+
+    def _write(self, step: int) -> None:
+        present = state.get_masks(self.model)
+        with self._writer.as_default(step=step):
+            tf.summary.scalar("density", masks_lib.density(present))
+            for kernel in state.masked_kernels(self.model):
+                mask, values = present[kernel.path], np.abs(weights.value_of(kernel.variable))
+                tf.summary.scalar(f"density/{kernel.path}", mask.mean())
+                tf.summary.scalar(f"threshold/{kernel.path}", values[mask == 1].min(initial=np.inf))
+                if self.images:
+                    picture = _shrunk(mask.reshape(-1, mask.shape[-1]).astype("float32"), self.image_size)
+                    tf.summary.image(f"mask/{kernel.path}", picture[None, :, :, None])
+        self._writer.flush()
+
+
+def _shrunk(picture: np.ndarray, size: int) -> np.ndarray:
+    return pool(picture, [max(1, -(-side // size)) for side in picture.shape])

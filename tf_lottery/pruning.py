@@ -1,0 +1,181 @@
+"""Pruning to a density: all at once with `prune`, or bit by bit with `callbacks.PruneBySchedule`.
+
+What TF-MOT's `prune_low_magnitude` does for tf_keras models, for any Keras 3 model, and with any criterion, scope and
+distribution over the kernels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import numpy as np
+
+from tf_lottery import criteria, masks, patterns, state, weights
+from tf_lottery.errors import LotteryError
+from tf_lottery.layers import MaskedLayer, MaskedModel, wrap
+from tf_lottery.masks import Arrays
+from tf_lottery.weights import Prunable
+
+Distribution = str | Callable[[Mapping[str, Sequence[int]], float], Mapping[str, float]]
+DISTRIBUTIONS = {"uniform": masks.uniform, "erdos_renyi_kernel": masks.erdos_renyi_kernel}
+
+
+def prune(
+    model: keras.layers.Layer,
+    density: float | Mapping[str, float],
+    *,
+    criterion: str | Callable = "large_final",
+    scope: str = "layer",
+    distribution: Distribution = "uniform",
+    block_size: Sequence[int] = (1, 1),
+    block_pooling_type: str = "AVG",
+    sparsity_m_by_n: Sequence[int] | None = None,
+    initial: Mapping[str, np.ndarray] | None = None,
+    prunable: Prunable = None,
+    seed: int = 0,
+) -> MaskedModel | MaskedLayer:
+    """Prunes a model at once, as it is: no data, no training, no callback.
+
+    Args:
+      model: A built Keras 3 model or layer, trained or not, plain or wrapped; its pruned weights become zero in place.
+      density: The share of the weights to keep, in (0, 1]; or one for each kernel, as a mapping with the keys of
+        `weights.prune_fractions`: `"output"`, the name of a layer class, or a regular expression searched in the path.
+      criterion: What to keep; a name from `criteria` or a function.
+      scope: Whether scores compete within each `"layer"` or in the `"global"` network.
+      distribution: How a density of the whole network is shared out: `"uniform"`, `"erdos_renyi_kernel"`
+        (`masks.erdos_renyi_kernel`), or your own function `({path: shape}, density) -> {path: density}`.
+      block_size: `(height, width)` of the blocks of the (inputs, outputs) matrix that are kept or pruned as a whole.
+      block_pooling_type: A block's score: the `"AVG"` or the `"MAX"` of its weights' scores.
+      sparsity_m_by_n: `(m, n)`: m zeros in every n consecutive inputs, `(2, 4)` for "2:4", in place of a density. For kernels of rank
+        2 and 4; others are left dense, with a warning.
+      initial: The weights before training, `{path: array}`, for criteria that look at them.
+      prunable: What to prune, if not the kernels; see `weights.prunable_kernels`.
+      seed: For criteria that need chance.
+
+    Returns:
+      The wrapped model: `strip` it to save or ship it, or compile and fit it to fine-tune with the zeros kept.
+
+    Raises:
+      LotteryError: If an argument is out of range or does not fit the model; the model is unchanged then.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16), keras.layers.Dense(4)])
+    >>> {path: int(mask.sum()) for path, mask in state.get_masks(prune(model, 0.25)).items()}.values()
+    dict_values([32, 16])
+
+    Reference: Han et al. (2015, arXiv 1506.02626) for magnitude; TF-MOT issue 621 asks for it.
+    """
+    pruner = Pruner(
+        criterion=criterion,
+        scope=scope,
+        distribution=distribution,
+        block_size=block_size,
+        block_pooling_type=block_pooling_type,
+        sparsity_m_by_n=sparsity_m_by_n,
+        seed=seed,
+    )
+    masked = wrap(model, prunable)
+    pruner.prepare(masked, initial)
+    if isinstance(density, Mapping):
+        densities = weights.per_kernel(state.masked_kernels(masked), density, "density")
+    else:
+        densities = pruner.shared_out(density)
+    pruner(densities)
+    return masked
+
+
+class Pruner:
+    """Brings the masks of a wrapped model down to given densities; the arguments are those of `prune`."""
+
+    def __init__(
+        self,
+        *,
+        criterion: str | Callable,
+        scope: str,
+        distribution: Distribution,
+        block_size: Sequence[int],
+        block_pooling_type: str,
+        sparsity_m_by_n: Sequence[int] | None,
+        seed: int,
+    ):
+        self.criterion, self.scope, self.seed = criteria.get(criterion), scope, seed
+        masks.check_scope(scope, {})
+        if not callable(distribution) and distribution not in DISTRIBUTIONS:
+            raise LotteryError(
+                f"Expected distribution to be one of {', '.join(DISTRIBUTIONS)} or a function, but received {distribution!r}."
+            )
+        self.distribution = DISTRIBUTIONS.get(distribution, distribution)
+        if scope == "global" and self.distribution is not masks.uniform:
+            raise LotteryError("Expected distribution='uniform' with scope='global', where the scores decide.")
+        self.block_size = patterns.check_block(block_size, block_pooling_type)
+        self.pooling = block_pooling_type
+        self.m_by_n = None if sparsity_m_by_n is None else patterns.check_m_by_n(sparsity_m_by_n)
+        if self.m_by_n and self.block_size != (1, 1):
+            raise LotteryError("Expected either block_size or sparsity_m_by_n, but received both.")
+        self.model, self.initial = None, None
+
+    def prepare(self, model, initial: Mapping[str, np.ndarray] | None) -> None:
+        """Binds the pruner to a wrapped model, after a look whether they fit; `initial` may be None if nobody asks for it."""
+        self.kernels = {kernel.path: kernel.variable for kernel in state.masked_kernels(model)}
+        self.shapes = {path: tuple(variable.shape) for path, variable in self.kernels.items()}
+        for path, shape in self.shapes.items():
+            if self.block_size != (1, 1) and any(side > axis for side, axis in zip(self.block_size, shape[-2:])):
+                raise LotteryError(
+                    f"Expected kernels of at least block_size={self.block_size}, but {path!r} is {shape[-2:]} (inputs, outputs): "
+                    "choose a smaller block, or leave it out with prunable."
+                )
+        if self.m_by_n and (skipped := [path for path, shape in self.shapes.items() if len(shape) not in (2, 4)]):
+            warnings.warn(
+                f"sparsity_m_by_n serves kernels of rank 2 and 4; left dense: {', '.join(skipped)}", stacklevel=3
+            )
+        self.model, self.initial = model, initial
+
+    def shared_out(self, density: float) -> dict[str, float]:
+        """The density of each kernel, if they are to have `density` together."""
+        densities = dict(self.distribution(self.shapes, density))
+        if set(densities) != set(self.shapes) or not all(0 < value <= 1 for value in densities.values()):
+            raise LotteryError(
+                f"Expected distribution to return a density in (0, 1] for each of {', '.join(self.shapes)}, but received {densities!r:.200}."
+            )
+        return densities
+
+    def __call__(self, densities: Mapping[str, float]) -> None:
+        """Prunes; the masks only shrink."""
+        old = state.get_masks(self.model)
+        scores = self._scores(old)
+        if self.m_by_n:
+            new = {
+                path: mask * patterns.m_by_n(np.where(mask, scores[path], -np.inf), *self.m_by_n)
+                for path, mask in old.items()
+                if mask.ndim in (2, 4)
+            }
+        elif self.block_size == (1, 1):
+            new = masks.prune_to(old, scores, densities, scope=self.scope)
+        else:
+            new = self._in_blocks(old, scores, densities)
+        state.set_masks(self.model, new)
+
+    def _scores(self, old: Arrays) -> Arrays:
+        rng = np.random.default_rng(self.seed)
+        scores = {}
+        for path, mask in old.items():
+            final = weights.value_of(self.kernels[path]) * mask
+            initial = None if self.initial is None else self.initial[path] * mask
+            try:
+                scores[path] = self.criterion(initial, final, rng=rng)
+            except TypeError as error:
+                if initial is not None:
+                    raise
+                raise LotteryError(
+                    f"Expected initial weights for criterion {self.criterion.__name__!r}, which looks at them, but received none."
+                ) from error
+        return scores
+
+    def _in_blocks(self, old: Arrays, scores: Arrays, densities: Mapping[str, float]) -> Arrays:
+        pooled = {path: patterns.pool(scores[path], self.block_size, self.pooling) for path in old}
+        blocks = {path: patterns.pool(mask, self.block_size, "MAX") for path, mask in old.items()}
+        kept = masks.prune_to(blocks, pooled, densities, scope=self.scope)
+        return {path: mask * patterns.expand(kept[path], self.block_size, mask.shape) for path, mask in old.items()}
