@@ -179,7 +179,7 @@ class _Snapshot(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if self.values is not None:
             return
-        step, (wanted,) = (logs or {}).get("step") or int(self.model.optimizer.iterations), self.at_steps
+        step, (wanted,) = (logs or {}).get("step") or weights.step_of(self.model.optimizer), self.at_steps
         if step > wanted:
             raise LotteryError(
                 f"Expected training to stop by at step {wanted} for rewind_to, but it went on to step {step} at once."

@@ -204,7 +204,7 @@ def erdos_renyi_kernel(shapes: Mapping[str, Sequence[int]], density: float) -> d
 
     Reference: Evci et al., "Rigging the Lottery" (2020, arXiv 1911.11134), section 3; kernels after Mocanu et al. (2018).
     """
-    _check_density(density)
+    check_density(density)
     sizes = {path: int(np.prod(shape)) for path, shape in shapes.items()}
     sums = {path: sum(shape) for path, shape in shapes.items()}
     dense: set[str] = set()
@@ -220,11 +220,12 @@ def erdos_renyi_kernel(shapes: Mapping[str, Sequence[int]], density: float) -> d
 
 def uniform(shapes: Mapping[str, Sequence[int]], density: float) -> dict[str, float]:
     """The same density for every kernel."""
-    _check_density(density)
+    check_density(density)
     return dict.fromkeys(shapes, density)
 
 
-def _check_density(density: float) -> None:
+def check_density(density: float) -> None:
+    """Checks that it is a number in (0, 1]."""
     if not isinstance(density, numbers.Real) or not 0 < density <= 1:
         raise LotteryError(f"Expected a density in (0, 1], but received {density!r}.")
 

@@ -81,6 +81,8 @@ def prune(
     pruner.prepare(masked, initial)
     if isinstance(density, Mapping):
         densities = weights.per_kernel(state.masked_kernels(masked), density, "density")
+        for value in densities.values():
+            masks.check_density(value)
     else:
         densities = pruner.shared_out(density)
     pruner(densities)
@@ -122,7 +124,8 @@ class Pruner:
         self.kernels = {kernel.path: kernel.variable for kernel in state.masked_kernels(model)}
         self.shapes = {path: tuple(variable.shape) for path, variable in self.kernels.items()}
         for path, shape in self.shapes.items():
-            if self.block_size != (1, 1) and any(side > axis for side, axis in zip(self.block_size, shape[-2:])):
+            fits = len(shape) >= 2 and all(side <= axis for side, axis in zip(self.block_size, shape[-2:]))
+            if self.block_size != (1, 1) and not fits:
                 raise LotteryError(
                     f"Expected kernels of at least block_size={self.block_size}, but {path!r} is {shape[-2:]} (inputs, outputs): "
                     "choose a smaller block, or leave it out with prunable."
@@ -163,6 +166,10 @@ class Pruner:
         scores = {}
         for path, mask in old.items():
             final = weights.value_of(self.kernels[path]) * mask
+            if not np.isfinite(final).all():
+                raise LotteryError(
+                    f"Expected finite weights to prune, but {path!r} holds NaN or infinity: the training diverged."
+                )
             initial = None if self.initial is None else self.initial[path] * mask
             try:
                 scores[path] = self.criterion(initial, final, rng=rng)

@@ -54,7 +54,7 @@ class Rounds:
             raise LotteryError(
                 "Expected reset='each_level' with one_shot, where every level starts anew from the dense network."
             )
-        for round_fractions in fractions:
+        for round_fractions in fractions or [{}]:
             masks.check_scope(scope, round_fractions)
 
     @property

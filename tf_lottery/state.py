@@ -103,7 +103,7 @@ def reset_optimizer(model, *, keep_step: bool = False) -> None:
 
 
 def _mask_optimizer(model, masks: Mapping[int, np.ndarray]) -> None:
-    """Zeroes what the model's compiled optimizer remembers of pruned weights; `masks` by the `id` of their kernels.
+    """Gives the optimizer's slots their first values where weights are pruned; `masks` by the `id` of their kernels.
 
     Slots are told by their names, `<optimizer>/<path of the variable, with _ for />_<name of the slot>`, in the order of the
     variables where several have one path.
@@ -114,7 +114,7 @@ def _mask_optimizer(model, masks: Mapping[int, np.ndarray]) -> None:
     owners: dict[str, list] = {}
     for variable in model.trainable_variables:
         owners.setdefault(variable.path.replace("/", "_") + "_", []).append(variable)
-    seen: dict[str, int] = {}
+    starts, seen = _slot_starts(optimizer), {}
     for slot in optimizer.variables:
         name = slot.path.rpartition("/")[2]
         prefix = max((known for known in owners if name.startswith(known)), key=len, default=None)
@@ -124,7 +124,22 @@ def _mask_optimizer(model, masks: Mapping[int, np.ndarray]) -> None:
         seen[name] = seen.get(name, 0) + 1
         mask = masks.get(id(owner))
         if mask is not None and mask.shape == tuple(slot.shape):
-            slot.assign(np.where(mask, slot.numpy(), 0))
+            start = starts.get(name.removeprefix(prefix), 0.0)
+            slot.assign(np.where(mask, weights.value_of(slot), np.float32(start)))
+
+
+def _slot_starts(optimizer: keras.optimizers.Optimizer) -> dict[str, float]:
+    """The value that each kind of slot begins with, by its name: an accumulator's is not always 0."""
+    probe = keras.Variable(np.zeros((2, 2), "float32"), name="probe")
+    fresh = weights.fresh_optimizer(optimizer)
+    fresh.build([probe])
+    prefix = probe.path.replace("/", "_") + "_"
+    named = {slot.path.rpartition("/")[2]: slot for slot in fresh.variables}
+    return {
+        name.removeprefix(prefix): float(weights.value_of(slot).flat[0])
+        for name, slot in named.items()
+        if name.startswith(prefix) and slot.shape
+    }
 
 
 def apply_ticket(ticket: Ticket, model, which: str = "initial") -> MaskedModel | MaskedLayer:

@@ -227,6 +227,12 @@ def _initializer_names(name: str) -> list[str]:
     return list(dict.fromkeys(names + (["depthwise_initializer"] if name == "kernel" else [])))
 
 
+def step_of(optimizer: keras.optimizers.Optimizer) -> int:
+    """How many updates the optimizer has made, under a distribution strategy too."""
+    iterations = optimizer.iterations  # a variable, or with gradient accumulation a tensor
+    return int(getattr(iterations, "value", iterations).numpy())
+
+
 def fresh_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """A new optimizer of the same configuration, without state."""
     return type(optimizer).from_config(optimizer.get_config())

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_lottery import weights
+
 
 class Clock:
     """The optimizer's step, read only when the awaited one can have been reached: reading it waits for the device."""
@@ -20,7 +22,7 @@ class Clock:
 
     @property
     def now(self) -> int:
-        return int(self.model.optimizer.iterations)
+        return weights.step_of(self.model.optimizer)
 
     def tick(self) -> int | None:
         """To be called after each batch: the step, once the awaited one is reached."""

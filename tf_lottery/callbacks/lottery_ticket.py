@@ -96,6 +96,7 @@ class LotteryTicket(keras.callbacks.Callback):
         self.directory = None if directory is None else Path(directory)
         self.tickets: list[Ticket] = []
         self._current: Ticket | None = None  # the level in training, with what it started from
+        self._late = 0  # the steps that the last level had too many, where several are executed at once
 
     def on_train_begin(self, logs=None):
         if not isinstance(self.model, MaskedModel):
@@ -120,6 +121,7 @@ class LotteryTicket(keras.callbacks.Callback):
         if (step := self._clock.tick()) is None:
             return
         if step >= self._length:
+            self._late = step - self._length
             self._end_level(logs)
         elif self._waits_for_snapshot:
             self._snapshot(step)
@@ -128,22 +130,23 @@ class LotteryTicket(keras.callbacks.Callback):
         for part in masked_parts(self.model):
             settle(part)
         logs = {} if logs is None else logs
-        self._logs = {**logs, "steps": int(self.model.optimizer.iterations)}
+        self._logs = {**logs, "steps": weights.step_of(self.model.optimizer)}
         logs["level"], logs["density"] = self._current.level, self._current.density
         if self.early_stopping and not self._over:
             stopping, self.model.stop_training = self.model.stop_training, False
             self.early_stopping.on_epoch_end(epoch, logs)
-            if self.model.stop_training:
+            over, self.model.stop_training = self.model.stop_training, stopping
+            if over:
+                self._late = 0
                 self._end_level(logs)
-            self.model.stop_training |= stopping
 
     def on_train_end(self, logs=None):
-        if self._over or (self._current.level == self.schedule.levels and int(self.model.optimizer.iterations)):
+        if self._over or (self._current.level == self.schedule.levels and weights.step_of(self.model.optimizer)):
             self._finish_level()  # a step or two may be missing where loss scaling skipped some
         else:
             warnings.warn(
                 f"fit ended in level {self._current.level} of {self.schedule.levels}, at step "
-                f"{int(self.model.optimizer.iterations)} of {self._length}; it can go on with the same callback",
+                f"{weights.step_of(self.model.optimizer)} of {self._length}; it can go on with the same callback",
                 stacklevel=2,
             )
 
@@ -195,7 +198,7 @@ class LotteryTicket(keras.callbacks.Callback):
         if len(self.tickets) > self.schedule.levels:
             raise LotteryError(f"Expected a search to go on with, but all tickets are in {str(self.directory)!r}.")
         current = tickets[-1] if tickets[-1].final is None else self._rounds.next(self.tickets[-1], self.tickets[0])
-        present, step = state.get_masks(self.model), int(self.model.optimizer.iterations)
+        present, step = state.get_masks(self.model), weights.step_of(self.model.optimizer)
         if step and all(np.array_equal(present[path], mask) for path, mask in current.masks.items()):
             self._follow(current)
         else:
@@ -215,8 +218,8 @@ class LotteryTicket(keras.callbacks.Callback):
     def _follow(self, ticket: Ticket) -> None:
         """Waits for the end of a level, or for the step to rewind to."""
         self._current, self._over, self._logs = ticket, False, {}
-        self._length = self.schedule.steps_per_level + (self.schedule.warm_up if ticket.level == 0 else 0)
-        step = int(self.model.optimizer.iterations)
+        self._length = self.schedule.steps_per_level + (self.schedule.warm_up if ticket.level == 0 else -self._late)
+        step = weights.step_of(self.model.optimizer)
         self._waits_for_snapshot = ticket.level == 0 and self.rewind_to > step
         self._clock = Clock(self.model, self.rewind_to if self._waits_for_snapshot else self._length)
 
@@ -231,7 +234,7 @@ class LotteryTicket(keras.callbacks.Callback):
     def _end_level(self, logs) -> None:
         """The level has had its steps; the next one begins with the next batch, after the validation if there is one."""
         self._over, self._clock = True, Clock(self.model, None)
-        self._logs = {**(logs or {}), "steps": int(self.model.optimizer.iterations)}
+        self._logs = {**(logs or {}), "steps": weights.step_of(self.model.optimizer)}
         if self._current.level == self.schedule.levels:
             self.model.stop_training = True
 

@@ -87,7 +87,7 @@ class PruneBySchedule(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         if self._pruner.model is not self.model:
             self._pruner.prepare(self.model, state.get_values(self.model))
-        step = int(self.model.optimizer.iterations)
+        step = weights.step_of(self.model.optimizer)
         kernels = state.masked_kernels(self.model)
         per_kernel = self.schedule
         if not isinstance(per_kernel, Mapping):

@@ -58,7 +58,7 @@ class PruningSummaries(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self._batches += 1
         if self.update_freq != "epoch" and self._batches % self.update_freq == 0:
-            self._write(int(self.model.optimizer.iterations))
+            self._write(weights.step_of(self.model.optimizer))
 
     def on_epoch_end(self, epoch, logs=None):
         if self.update_freq == "epoch":
