@@ -19,6 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras
 
@@ -42,16 +43,14 @@ def find_ticket(data, seed: int) -> list[tfl.Ticket]:
 
 
 def lottery_ticket(data, seed: int) -> list[tfl.Ticket]:
-    keras.utils.set_random_seed(seed)
     masked = tfl.wrap(tfl.models.get("residual_mlp")(seed=seed))
     masked.compile(keras.optimizers.Adam(RATE), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     search = tfl.callbacks.LotteryTicket(tfl.LotterySchedule(LEVELS, STEPS))
-    masked.fit(*data.train, batch_size=BATCH, epochs=epochs(data), verbose=0, callbacks=[search])
+    masked.fit(batches(data, seed), **epochs(data), verbose=0, callbacks=[search])
     return search.tickets
 
 
 def rewind_survivors(data, seed: int) -> list[tfl.Ticket]:
-    tf_keras.utils.set_random_seed(seed)
     inputs = tf_keras.Input((40,))
     x = tf_keras.layers.Dense(500, "relu", name="dense_1")(inputs)
     x = tf_keras.layers.Add()([x, tf_keras.layers.Dense(500, "relu", name="dense_2")(x)])
@@ -60,15 +59,19 @@ def rewind_survivors(data, seed: int) -> list[tfl.Ticket]:
     pruned = tfmot.sparsity.keras.prune_low_magnitude(model, pruning_schedule=tfl.LotterySchedule(LEVELS, STEPS))
     pruned.compile(tf_keras.optimizers.Adam(RATE), tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     search = tfl.tfmot.RewindSurvivors()
-    x, y = data.train
-    x = x.reshape(len(x), -1)
-    # TF-MOT has no last step of its own, so the fit ends as near to the schedule's as whole epochs do.
-    pruned.fit(x, y, batch_size=BATCH, epochs=epochs(data), verbose=0, callbacks=[search])
+    pruned.fit(batches(data, seed), **epochs(data), verbose=0, callbacks=[search])
     return search.tickets
 
 
-def epochs(data) -> int:
-    return -(-(LEVELS + 1) * STEPS // -(-len(data.train[1]) // BATCH))
+def batches(data, seed: int) -> tf.data.Dataset:
+    """Batches in a new order each epoch. (After `set_random_seed`, `fit` would shuffle arrays alike in every epoch.)"""
+    order = tf.data.Dataset.from_tensor_slices(data.train).shuffle(len(data.train[1]), seed=seed)
+    return order.repeat().batch(BATCH)
+
+
+def epochs(data) -> dict[str, int]:
+    steps = len(data.train[1]) // BATCH
+    return {"steps_per_epoch": steps, "epochs": -(-(LEVELS + 1) * STEPS // steps)}
 
 
 def accuracy(ticket: tfl.Ticket, data) -> float:

@@ -143,6 +143,32 @@ def test_a_round_that_comes_late_takes_its_steps_from_the_next_level(blobs, dens
     ]  # rounds at 16, 28, 40 for 13, 26, 39
 
 
+@pytest.mark.parametrize("level_ends_with_epoch", [True, False])
+def test_data_of_unknown_length(level_ends_with_epoch, blobs, dense_net):
+    """Keras begins a batch that never comes at the end of each epoch, and the optimizer counts it."""
+    x, y = (array[:60] for array in blobs)
+    spec = (tf.TensorSpec((15, 6)), tf.TensorSpec((15,), tf.int32))
+    data = tf.data.Dataset.from_generator(
+        lambda: ((x[i : i + 15], y[i : i + 15]) for i in range(0, 60, 15)), output_signature=spec
+    )
+    schedule = tfl.LotterySchedule(levels=2, steps_per_level=4 if level_ends_with_epoch else 3, prune_fraction=0.5)
+    found = []
+    for given in ({"x": data}, {"x": x, "y": y, "batch_size": 15, "shuffle": False}):
+        masked = tfl.wrap(dense_net())
+        masked.compile(keras.optimizers.SGD(0.1, momentum=0.9), LOSS)
+        search = LotteryTicket(schedule)
+        options = {"epochs": 3, "verbose": 0, "validation_data": blobs}
+        history = masked.fit(**given, **options, callbacks=[search]).history
+        found.append((search.tickets, history))
+    (ours, history), (theirs, known) = found
+    assert [ticket.metrics["steps"] for ticket in ours] == [ticket.metrics["steps"] for ticket in theirs]
+    assert all(equal(a.final, b.final) for a, b in zip(ours, theirs, strict=True))
+    assert history["level"] == known["level"]
+    assert history["val_loss"] == pytest.approx(known["val_loss"], rel=1e-5)
+    if level_ends_with_epoch:
+        assert [t.metrics["val_loss"] for t in ours] == pytest.approx([t.metrics["val_loss"] for t in theirs], rel=1e-5)
+
+
 def test_steps_that_loss_scaling_skips_do_not_count(blobs, dense_net, schedule):
     x, y = np.array(blobs[0]), blobs[1]
     model = dense_net()

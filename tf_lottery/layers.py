@@ -4,7 +4,9 @@ Both call what they wrap inside a `keras.StatelessScope`, in which each prunable
 value `w * m` (plus `held`, what pruned weights are frozen at, where the wrapper has `held=True`). So sequential,
 functional, subclassed, nested and shared layers, recurrent cells and attention are all masked in the same way, the chain
 rule masks the gradients, and nothing has to be remembered by a callback. The raw kernels hold the effective values
-too, so weight decay, regularisers, checkpoints and `strip` see the sparse weights.
+too, so weight decay, regularisers, checkpoints and `strip` see the sparse weights. (Muon, which mixes the weights of a kernel,
+moves raw pruned weights in between; they are zero again when the model is saved or stripped, and at the end of an epoch with
+one of the callbacks.)
 
 >>> import keras, numpy as np
 >>> from tf_lottery import get_masks, set_masks
@@ -35,19 +37,20 @@ class Masked:
         found = weights.prunable_kernels(self.inner, self._prunable)
         positions = {id(v): i for i, v in enumerate(self.inner.variables)}
         self._positions = [positions[id(kernel.variable)] for kernel in found]
-        self._masks = [self._add_array(kernel, "mask", "ones") for kernel in found]
-        self._held = [self._add_array(kernel, "held", "zeros") for kernel in found] if self._holds else None
+        self._masks = [self._add_array(kernel, f"mask_{i}", "ones") for i, kernel in enumerate(found)]
+        self._held = None
+        if self._holds:
+            self._held = [self._add_array(kernel, f"held_{i}", "zeros") for i, kernel in enumerate(found)]
         self.kernels = tuple(found)
 
-    def _add_array(self, kernel: Kernel, suffix: str, initializer: str) -> keras.Variable:
-        name = f"{kernel.path.replace('/', '_')}_{suffix}"
+    def _add_array(self, kernel: Kernel, name: str, initializer: str) -> keras.Variable:
         variable = self.add_weight(
             shape=kernel.variable.shape,
             initializer=initializer,
             dtype=kernel.variable.dtype,
             trainable=False,
             autocast=False,
-            name=name,
+            name=f"{kernel.path.replace('/', '_')}_{name}",
         )
         setattr(self, name, variable)  # tf.train.Checkpoint sees attributes, but not the lists of a Keras layer
         return variable

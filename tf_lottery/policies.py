@@ -14,7 +14,7 @@ from tf_lottery.errors import LotteryError
 
 L = keras.layers
 ACTIVATIONS = {"relu", "relu6", "leaky_relu", "elu", "sigmoid"}
-OPERATIONS = {"Identity", "Add", "Subtract", "Multiply", "Relu", "Relu6", "LeakyRelu", "Elu", "Sigmoid"}
+OPERATIONS = {"Identity", "Add", "Subtract", "Multiply", "Relu", "ReLU", "Relu6", "LeakyRelu", "Elu", "Sigmoid"}
 
 
 class PruneForLatencyOnXNNPack:
@@ -22,8 +22,9 @@ class PruneForLatencyOnXNNPack:
 
     XNNPACK runs a part of the network sparsely that begins with a 3x3 convolution of the 3 input channels with stride 2
     (`ZeroPadding2D(1)` and `padding="valid"`), ends in `GlobalAveragePooling2D(keepdims=True)`, and holds nothing in between but
-    1x1 convolutions, depthwise 3x3 and 5x5 convolutions, additions, multiplications and elementwise activations. The rules
-    are those of TF-MOT's policy of the same name.
+    1x1 convolutions, depthwise 3x3 and 5x5 convolutions, additions, multiplications, such poolings and elementwise activations.
+    The rules are those of TF-MOT's policy of the same name; but the last pooling has to keep its dimensions, as the delegate
+    asks, and a model inside the model is refused.
 
     Example:
 
@@ -79,7 +80,7 @@ class PruneForLatencyOnXNNPack:
             and layer.strides == (2, 2)
             and layer.padding == "valid"
             and len(before) == 1
-            and _pads_by_one(graph.layer(before[0]))
+            and _pads_by(graph.layer(before[0]), 1)
         )
 
     def _supports(self, graph: _Graph, name: str) -> bool:
@@ -91,6 +92,8 @@ class PruneForLatencyOnXNNPack:
         if isinstance(layer, L.Conv2D):
             one = layer.kernel_size == (1, 1) and layer.strides == (1, 1) and layer.dilation_rate == (1, 1)
             return one and layer.groups == 1
+        if isinstance(layer, L.GlobalAveragePooling2D):
+            return layer.keepdims
         if isinstance(layer, L.BatchNormalization):
             return layer.axis in (-1, 3)
         if isinstance(layer, L.UpSampling2D):
@@ -100,18 +103,18 @@ class PruneForLatencyOnXNNPack:
         return isinstance(layer, L.Add | L.Multiply | L.ZeroPadding2D | L.ReLU | L.LeakyReLU | L.ELU | L.Dropout)
 
 
-def _pads_by_one(layer) -> bool:
-    return isinstance(layer, L.ZeroPadding2D) and layer.padding == ((1, 1), (1, 1))
+def _pads_by(layer, width: int) -> bool:
+    return isinstance(layer, L.ZeroPadding2D) and layer.padding == ((width, width), (width, width))
 
 
 def _runs_depthwise(layer, before: list) -> bool:
-    """3x3 with `same` padding and stride 1, or padded by a layer before it; 5x5 with `same` padding and stride 1."""
-    if layer.depth_multiplier != 1 or layer.dilation_rate != (1, 1):
+    """3x3 or 5x5, with `same` padding and stride 1, or with stride 1 or 2 and padded by a layer before it."""
+    window = layer.kernel_size
+    if layer.depth_multiplier != 1 or layer.dilation_rate != (1, 1) or window not in ((3, 3), (5, 5)):
         return False
     if layer.padding == "same":
-        return layer.kernel_size in ((3, 3), (5, 5)) and layer.strides == (1, 1)
-    padded = len(before) == 1 and _pads_by_one(before[0])
-    return layer.kernel_size == (3, 3) and layer.strides in ((1, 1), (2, 2)) and padded
+        return layer.strides == (1, 1)
+    return layer.strides in ((1, 1), (2, 2)) and len(before) == 1 and _pads_by(before[0], window[0] // 2)
 
 
 class _Graph:

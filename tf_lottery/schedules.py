@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numbers
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
@@ -75,7 +75,12 @@ class LotterySchedule(tfmot.sparsity.keras.PruningSchedule):
         ):
             if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
                 raise LotteryError(f"Expected {name} of at least {least}, a whole number, but received {value!r}.")
-        fractions = [prune_fraction] * levels if isinstance(prune_fraction, numbers.Real) else list(prune_fraction)
+        one = isinstance(prune_fraction, numbers.Real)
+        if not one and not (isinstance(prune_fraction, Iterable) and not isinstance(prune_fraction, str)):
+            raise LotteryError(
+                f"Expected prune_fraction in (0, 1), or one for each level, but received {prune_fraction!r}."
+            )
+        fractions = [prune_fraction] * levels if one else list(prune_fraction)
         if len(fractions) != levels:
             raise LotteryError(
                 f"Expected one prune_fraction or one for each of the {levels} levels, but received {len(fractions)}."
@@ -84,8 +89,8 @@ class LotterySchedule(tfmot.sparsity.keras.PruningSchedule):
             if not isinstance(fraction, numbers.Real) or not 0 < fraction < 1:
                 raise LotteryError(f"Expected prune_fraction in (0, 1), but received {fraction!r}.")
         self.levels, self.steps_per_level, self.warm_up = int(levels), int(steps_per_level), int(warm_up)
-        self.prune_fraction = prune_fraction if isinstance(prune_fraction, numbers.Real) else fractions
         self.fractions = tuple(float(fraction) for fraction in fractions)
+        self.prune_fraction = float(prune_fraction) if one else list(self.fractions)
         self._validate_step(self.begin_step, self.end_step, self.steps_per_level, False)
 
     @property

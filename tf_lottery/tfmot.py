@@ -102,7 +102,9 @@ class RewindSurvivors(tfmot.sparsity.keras.UpdatePruningStep):
         self.rewind_to, self.scope, self.seed = rewind_to, scope, seed
         self.tickets: list[Ticket] = []
         self._current: Ticket | None = None  # the level in training, with what it started from
-        self._due: dict[str, float] = {}  # the sparsities of the round that is due
+        self._due: dict[str, float] = {}  # the sparsities of the round that comes in this batch
+        self._pending = False  # whether TF-MOT has pruned and the next batch begins with the round
+        self._open = self._rewound = False  # whether a batch was begun and not ended, and whether a round began with it
         self._trained: Arrays = {}  # all weights before the step at which TF-MOT prunes
 
     def set_model(self, model):
@@ -123,11 +125,14 @@ class RewindSurvivors(tfmot.sparsity.keras.UpdatePruningStep):
             self._check(wrappers)
             super().on_train_begin(logs)
             self._begin(wrappers)
-        elif self.tickets and self.tickets[-1].level == self._current.level and not self._due:
+        elif self.model is not self._model:
+            raise LotteryError("Expected a new RewindSurvivors for a new model, but this one was used for another.")
+        elif self._finished and not self._pending:
             self.tickets.pop()  # the training of its level goes on
 
     def on_train_batch_begin(self, batch, logs=None):
-        if self._due:
+        self._open, self._rewound = True, self._pending
+        if self._pending:
             self._round()
         self._due = self._sparsities(self._step + 1)
         if self._due:
@@ -135,61 +140,90 @@ class RewindSurvivors(tfmot.sparsity.keras.UpdatePruningStep):
             self._trained = self._values()
 
     def on_train_batch_end(self, batch, logs=None):
+        self._open = False
         self._step += 1
         if self._step == 1:
             self._check_counts()
         if self._due:
-            # Validation is to see the trained level; the round comes with the next batch.
-            self._put(self._current.masks, self._trained)
-            self._logs = logs or {}
+            self._end_level(logs or {})
         elif self._current.level == 0 and self._step == self.rewind_to:
             self._current = replace(self._current, initial=self._values())
 
+    def on_test_begin(self, logs=None):
+        if self._current is not None:
+            self._take_back_what_no_batch_followed()
+            self._mask_weights()
+
     def on_epoch_end(self, epoch, logs=None):
+        self._take_back_what_no_batch_followed()
         self._mask_weights()
         if logs is not None:
             self._logs = dict(logs)
+            if self._finished:
+                self.tickets[-1] = replace(self.tickets[-1], metrics=numbers(self._logs))
             logs["level"], logs["density"] = self._current.level, self._current.density
-
-    def on_test_begin(self, logs=None):
-        if self._current is not None:
-            self._mask_weights()
 
     def on_train_end(self, logs=None):
         self._mask_weights()
-        self._finish_level(self._values())
+        if not self._finished:
+            self._finish_level(self._values())
+
+    @property
+    def _finished(self) -> bool:
+        """Whether the current level has its ticket already."""
+        return bool(self.tickets) and self.tickets[-1].level == self._current.level
 
     def _check(self, wrappers) -> None:
-        if any(int(wrapper.pruning_step) > 0 for wrapper in wrappers):
+        name, schedules = self.model.name, list(dict.fromkeys(wrapper.pruning_schedule for wrapper in wrappers))
+        if (step := int(wrappers[0].pruning_step.numpy())) > 0:
             raise LotteryError(
-                f"Expected a model before its training, but {self.model.name!r} is at step {int(wrappers[0].pruning_step)}: its initial weights are not known any more."
+                f"Expected a model before its training, but {name!r} is at step {step}: its initial weights are not known any more."
             )
         if not isinstance(self.model.optimizer, tf_keras.optimizers.Optimizer):
             kind = type(self.model.optimizer)
             raise LotteryError(
                 f"Expected an optimizer of tf_keras.optimizers, but received a {kind.__module__}.{kind.__name__}."
             )
+        for wrapper in wrappers:
+            if tuple(wrapper.block_size) != (1, 1) or wrapper.sparsity_m_by_n:
+                raise LotteryError(
+                    f"Expected single weights to be pruned, but {wrapper.layer.name!r} was wrapped with a block_size or sparsity_m_by_n."
+                )
+        if self.scope == "global" and len({str(schedule.get_config()) for schedule in schedules}) > 1:
+            raise LotteryError(
+                "Expected one prune_fraction for all kernels that compete under scope='global', but the wrappers' schedules differ."
+            )
         if not (self.params.get("epochs") and self.params.get("steps")):
             return
         steps = self.params["epochs"] * self.params["steps"]
-        rounds = [step for step, _ in due(list(dict.fromkeys(w.pruning_schedule for w in wrappers)), 1, steps)]
-        last = max((getattr(wrapper.pruning_schedule, "end_step", 0) for wrapper in wrappers), default=0)
-        if not rounds or (isinstance(wrappers[0].pruning_schedule, LotterySchedule) and steps <= last):
+        rounds = [step for step, _ in due(schedules, 1, steps)]
+        if not rounds:
+            begins = min(getattr(schedule, "begin_step", 0) for schedule in schedules)
+            raise LotteryError(
+                f"Expected a schedule with a round in the {steps} steps of this fit, but it begins with step {begins}."
+            )
+        last = max(getattr(schedule, "end_step", 0) for schedule in schedules)
+        if isinstance(schedules[0], LotterySchedule) and steps <= last:
             raise LotteryError(
                 f"Expected fit to go beyond the last round of the schedule, at step {last}, but it has {steps} steps and {len(rounds)} rounds fall into them."
+            )
+        if self.rewind_to >= rounds[0]:
+            raise LotteryError(
+                f"Expected rewind_to before the first round, at step {rounds[0]}, but received {self.rewind_to}."
             )
 
     def _check_counts(self) -> None:
         """TF-MOT counts the calls of a layer, not the steps of the training: issue 270."""
         for wrapper in self._wrappers:
-            if int(wrapper.pruning_step) != 1:
+            if (count := int(wrapper.pruning_step.numpy())) != 1:
+                self._put(self._current.masks, self._current.initial)
                 raise LotteryError(
-                    f"Expected each pruned layer to be called once a batch, but {wrapper.layer.name!r} was called {int(wrapper.pruning_step)} "
+                    f"Expected each pruned layer to be called once a batch, but {wrapper.layer.name!r} was called {count} "
                     "times: compile with steps_per_execution=1, and leave shared layers unpruned."
                 )
 
     def _begin(self, wrappers) -> None:
-        self._wrappers, self._step, self._due, self._logs = wrappers, 0, {}, {}
+        self._model, self._wrappers, self._step, self._logs = self.model, wrappers, 0, {}
         plain = [v for v in self.model.variables if id(v) not in _own_variables(wrappers)]
         self._variables = _named(plain)
         path_of = {id(variable): path for path, variable in self._variables.items()}
@@ -218,15 +252,27 @@ class RewindSurvivors(tfmot.sparsity.keras.UpdatePruningStep):
             if answers
         }
 
-    def _round(self) -> None:
+    def _end_level(self, logs) -> None:
+        """Puts the trained level back, for validation to see it; the round follows with the next batch."""
+        if self._current.level == 0 and self.rewind_to > self._step - 1:
+            raise LotteryError(
+                f"Expected rewind_to before the first round, at step {self._step}, but received {self.rewind_to}."
+            )
         shares = {}
         for path, sparsity in self._due.items():
-            before = self._reached[path]
-            shares[path] = max(0.0, 1 - (1 - sparsity) / (1 - before))
+            before, schedule = self._reached[path], self._kernels[path][0].pruning_schedule
+            if isinstance(schedule, LotterySchedule):
+                shares[path] = schedule.fractions[self._current.level] if sparsity > before else 0.0
+            else:  # sparsities are float32
+                shares[path] = max(0.0, round(1 - (1 - sparsity) / (1 - before), 6))
             self._reached[path] = max(sparsity, before)
         self._fractions.append(shares)
-        if not self.tickets or self.tickets[-1].level < self._current.level:
-            self._finish_level(self._trained)
+        self._put(self._current.masks, self._trained)
+        self._logs, self._pending, self._due = logs, True, {}
+
+    def _round(self) -> None:
+        if not self._finished:
+            self._finish_level(self._values())
         rounds = Rounds(
             self._fractions,
             self._draw,
@@ -235,9 +281,22 @@ class RewindSurvivors(tfmot.sparsity.keras.UpdatePruningStep):
             scope=self.scope,
             seed=self.seed,
         )
-        self._current = rounds.next(self.tickets[-1], self.tickets[0])
+        self._current, self._pending = rounds.next(self.tickets[-1], self.tickets[0]), False
         self._put(self._current.masks, self._current.initial)
         _reset(self.model.optimizer, self.model.trainable_variables)
+
+    def _take_back_what_no_batch_followed(self) -> None:
+        """Data of unknown length end with a batch that is begun and never comes; TF-MOT counts it, and may prune for it."""
+        if not self._open:
+            return
+        self._open = False
+        if self._rewound:
+            self._current, self._pending = self.tickets[-1], True
+            self._put(self._current.masks, self._current.final)
+        elif self._due:
+            self._put(self._current.masks, self._trained)
+        for wrapper in self._wrappers:
+            wrapper.pruning_step.assign(self._step)
 
     def _put(self, masks: Arrays, values: Arrays) -> None:
         for path, (_, _, mask) in self._kernels.items():
@@ -259,8 +318,13 @@ class RewindSurvivors(tfmot.sparsity.keras.UpdatePruningStep):
     def _draw(self, path: str, seed: int) -> np.ndarray:
         wrapper, weight, _ = self._kernels[path]
         name = weight.name.partition(":")[0].rpartition("/")[2]
+        owners = [
+            layer
+            for layer in (wrapper.layer, *wrapper.layer.submodules)
+            if any(v is weight for v in vars(layer).values())
+        ]
         for attribute in (f"{name}_initializer", f"{name.removesuffix('_kernel')}_initializer"):
-            if initializer := getattr(wrapper.layer, attribute, None):
+            if initializer := getattr((owners or [wrapper.layer])[-1], attribute, None):
                 config = initializer.get_config()
                 fresh = type(initializer).from_config({**config, "seed": seed} if "seed" in config else config)
                 return np.array(fresh(tuple(weight.shape), dtype=weight.dtype))

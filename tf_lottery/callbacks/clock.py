@@ -12,34 +12,58 @@ from tf_lottery import weights
 
 
 class Clock:
-    """The optimizer's step, read only when the awaited one can have been reached: reading it waits for the device."""
+    """The number of updates, read only when the awaited one can have been reached: reading it waits for the device.
 
-    def __init__(self, model: keras.Model, awaited: int | None):
-        self.model, self.awaited = model, awaited
+    Data of unknown length end with a batch that is begun and never comes; the optimizer counts a step for it, and the clock
+    does not.
+
+    Args:
+      model: A compiled model; its optimizer is built, or at step 0.
+      known_length: Whether Keras knows how many batches an epoch has.
+    """
+
+    def __init__(self, model: keras.Model, known_length: bool):
+        self.model, self.known_length = model, known_length
         steps = model.steps_per_execution
-        self.per_batch = steps if isinstance(steps, int) else None
-        self._set_alarm(self.now)
+        self._per_batch = steps if isinstance(steps, int) and known_length else None
+        self._ghosts, self._open = 0, False
+        self._seen = self.now
+        self.await_step(None)
 
     @property
     def now(self) -> int:
-        return weights.step_of(self.model.optimizer)
+        return weights.step_of(self.model.optimizer) - self._ghosts
 
-    def tick(self) -> int | None:
-        """To be called after each batch: the step, once the awaited one is reached."""
-        if self.awaited is None:
-            return None
+    def await_step(self, step: int | None) -> None:
+        """Sets the step at which `end_batch` reports; None for none."""
+        self.awaited = step
+        self._set_alarm(self.now)
+
+    def begin_batch(self) -> None:
+        self._open = True
+
+    def end_batch(self) -> int | None:
+        """The step, once the awaited one is reached."""
+        self._open = False
         self._batches -= 1
-        if self._batches > 0:
+        if self._batches > 0 or (self.awaited is None and self.known_length):
             return None
-        now = self.now
-        if now >= self.awaited:
+        now = self._seen = self.now
+        if self.awaited is not None and now >= self.awaited:
             return now
         self._set_alarm(now)
         return None
 
+    def batch_is_missing(self) -> bool:
+        """Whether a batch was begun and never came; to be asked where an epoch ends."""
+        missing, self._open = self._open, False
+        if missing:
+            self._ghosts += self.now - self._seen
+        return missing
+
     def _set_alarm(self, now: int) -> None:
         left = 0 if self.awaited is None else self.awaited - now
-        self._batches = -(-left // self.per_batch) if self.per_batch else 1  # at the earliest
+        self._batches = -(-left // self._per_batch) if self._per_batch else 1  # at the earliest
 
 
 def due(schedules: Sequence[Callable], first: int, last: int | None) -> Iterator[tuple[int, dict]]:

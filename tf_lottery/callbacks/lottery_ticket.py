@@ -13,7 +13,7 @@ import numpy as np
 from tf_lottery import state, treatments, weights
 from tf_lottery.callbacks.clock import Clock, updates
 from tf_lottery.errors import LotteryError
-from tf_lottery.layers import MaskedModel, masked_parts, settle
+from tf_lottery.layers import MaskedModel, settle
 from tf_lottery.rounds import Rounds, names, numbers
 from tf_lottery.ticket import Ticket
 from tf_lottery.weights import Fraction
@@ -106,8 +106,8 @@ class LotteryTicket(keras.callbacks.Callback):
         if self._current is None:
             self._prepare()
             self._resume_or_begin()
-        elif len(self.tickets) > self.schedule.levels:
-            raise LotteryError("Expected a new LotteryTicket for a new search, but this one has found all its tickets.")
+        elif self.model is not self._model or len(self.tickets) > self.schedule.levels:
+            raise LotteryError("Expected a new LotteryTicket for a new search, but this one was used for another.")
         if self.early_stopping:
             self.early_stopping.set_model(self.model)
             self.early_stopping.on_train_begin()
@@ -115,22 +115,33 @@ class LotteryTicket(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         if self._over:
             self._finish_level()
-            self._begin(self._rounds.next(self.tickets[-1], self.tickets[0]))
+            if self._current.level < self.schedule.levels:
+                self._begin(self._rounds.next(self.tickets[-1], self.tickets[0]))
+        self._clock.begin_batch()
 
     def on_train_batch_end(self, batch, logs=None):
-        if (step := self._clock.tick()) is None:
-            return
-        if step >= self._length:
+        step = self._clock.end_batch()
+        if (
+            len(self.tickets) > self.schedule.levels
+        ):  # resumed after the last step of all: on_train_end takes this one back
+            self.model.stop_training = True
+        elif step is not None and step >= self._length:
             self._late = step - self._length
             self._end_level(logs)
-        elif self._waits_for_snapshot:
+        elif step is not None:
             self._snapshot(step)
 
+    def on_test_begin(self, logs=None):
+        self._take_back_what_no_batch_followed()
+
     def on_epoch_end(self, epoch, logs=None):
-        for part in masked_parts(self.model):
-            settle(part)
+        self._take_back_what_no_batch_followed()
+        settle(self.model)
         logs = {} if logs is None else logs
-        self._logs = {**logs, "steps": weights.step_of(self.model.optimizer)}
+        self._logs = {**logs, "steps": self._logs["steps"] if self._over else self._clock.now}
+        if self._finished and self._current.level < self.schedule.levels:
+            self.tickets[-1] = replace(self.tickets[-1], metrics=numbers(self._logs))
+            self._save(self.tickets[-1])
         logs["level"], logs["density"] = self._current.level, self._current.density
         if self.early_stopping and not self._over:
             stopping, self.model.stop_training = self.model.stop_training, False
@@ -141,14 +152,29 @@ class LotteryTicket(keras.callbacks.Callback):
                 self._end_level(logs)
 
     def on_train_end(self, logs=None):
-        if self._over or (self._current.level == self.schedule.levels and weights.step_of(self.model.optimizer)):
-            self._finish_level()  # a step or two may be missing where loss scaling skipped some
+        last, step = self._current.level == self.schedule.levels, self._clock.now
+        if self._finished:
+            state.set_state(self.model, self.tickets[-1].masks, self.tickets[-1].final)
+        elif self._over or (last and step):  # of the last level a step may be missing where loss scaling skipped one
+            self._finish_level()
         else:
             warnings.warn(
-                f"fit ended in level {self._current.level} of {self.schedule.levels}, at step "
-                f"{weights.step_of(self.model.optimizer)} of {self._length}; it can go on with the same callback",
+                f"fit ended in level {self._current.level} of {self.schedule.levels}, at step {step} of {self._length}; it can go on with "
+                "the same callback",
                 stacklevel=2,
             )
+
+    @property
+    def _finished(self) -> bool:
+        """Whether the current level has its ticket already."""
+        return bool(self.tickets) and self.tickets[-1].level == self._current.level
+
+    def _take_back_what_no_batch_followed(self) -> None:
+        """Data of unknown length end after a batch was begun: if a level began with it, the one before is put back."""
+        if self._clock.batch_is_missing() and self._clock.now == 0 and self._current.level:
+            last = self.tickets[-1]
+            state.set_state(self.model, last.masks, last.final)
+            self._current, self._over, self._logs = last, True, dict(last.metrics)
 
     def _prepare(self) -> None:
         model, schedule = self.model, self.schedule
@@ -161,6 +187,7 @@ class LotteryTicket(keras.callbacks.Callback):
                 f"Expected a model wrapped with held=True for pruned={self._rounds.pruned.__name__!r}, but it holds zeros only."
             )
         self._check_length()
+        self._model = model
         found = {key: getattr(self._rounds, key) for key in self.options}
         given = list(rates.items()) if isinstance(rates, Mapping) else rates
         found |= {"prune_fraction": given or list(schedule.fractions), "rewind_to": self.rewind_to}
@@ -200,6 +227,7 @@ class LotteryTicket(keras.callbacks.Callback):
         current = tickets[-1] if tickets[-1].final is None else self._rounds.next(self.tickets[-1], self.tickets[0])
         present, step = state.get_masks(self.model), weights.step_of(self.model.optimizer)
         if step and all(np.array_equal(present[path], mask) for path, mask in current.masks.items()):
+            self._clock = self._new_clock()
             self._follow(current)
         else:
             self._begin(current)
@@ -209,6 +237,7 @@ class LotteryTicket(keras.callbacks.Callback):
         state.set_state(self.model, ticket.masks, ticket.initial)
         if self._learning_rate is not None:
             self.model.optimizer.learning_rate = self._learning_rate
+        self._clock = self._new_clock()
         self._follow(replace(ticket, found=self._found))
         if self.early_stopping and ticket.level:
             self.early_stopping.on_train_begin()
@@ -219,9 +248,14 @@ class LotteryTicket(keras.callbacks.Callback):
         """Waits for the end of a level, or for the step to rewind to."""
         self._current, self._over, self._logs = ticket, False, {}
         self._length = self.schedule.steps_per_level + (self.schedule.warm_up if ticket.level == 0 else -self._late)
-        step = weights.step_of(self.model.optimizer)
+        step = self._clock.now
         self._waits_for_snapshot = ticket.level == 0 and self.rewind_to > step
-        self._clock = Clock(self.model, self.rewind_to if self._waits_for_snapshot else self._length)
+        self._clock.await_step(self.rewind_to if self._waits_for_snapshot else self._length)
+        if step and step >= self._length:  # resumed where the level had had its steps
+            self._over, self._logs = True, {"steps": step}
+
+    def _new_clock(self) -> Clock:
+        return Clock(self.model, known_length=self.params.get("steps") is not None)
 
     def _snapshot(self, step: int) -> None:
         if step > self.rewind_to:
@@ -233,20 +267,19 @@ class LotteryTicket(keras.callbacks.Callback):
 
     def _end_level(self, logs) -> None:
         """The level has had its steps; the next one begins with the next batch, after the validation if there is one."""
-        self._over, self._clock = True, Clock(self.model, None)
-        self._logs = {**(logs or {}), "steps": weights.step_of(self.model.optimizer)}
+        self._over, self._logs = True, {**(logs or {}), "steps": self._clock.now}
+        self._clock.await_step(None)
         if self._current.level == self.schedule.levels:
             self.model.stop_training = True
 
     def _finish_level(self) -> None:
+        if self._finished:
+            return
         if self.early_stopping:
             self.early_stopping.on_train_end()  # restores the best weights, if it was asked to
         settle(self.model)
-        own = {"level", "density"}
-        metrics = numbers({key: value for key, value in self._logs.items() if key not in own})
-        self.tickets.append(replace(self._current, final=state.get_values(self.model), metrics=metrics))
+        self.tickets.append(replace(self._current, final=state.get_values(self.model), metrics=numbers(self._logs)))
         self._save(self.tickets[-1])
-        self._over = False
 
     def _save(self, ticket: Ticket) -> None:
         if self.directory is not None:

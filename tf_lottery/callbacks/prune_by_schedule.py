@@ -25,8 +25,8 @@ class PruneBySchedule(keras.callbacks.Callback):
 
     When `optimizer.iterations` has reached a step at which the schedule says so, the masks go down to a density of
     `1 - sparsity`; for step 0, before the first batch. (TF-MOT counts the step that is about to be taken: its masks come one
-    update earlier.) What is pruned stays pruned. Weights and optimizer slots are zero where a weight is pruned, at the end of
-    every batch.
+    update earlier.) What is pruned stays pruned: weights are zero and optimizer slots as they began where a weight is pruned, at
+    the end of every batch (with Muon, which mixes the weights of a kernel, at the end of an epoch).
 
     Args:
       schedule: A `PruningSchedule` of TF-MOT, or any function `step -> (should_prune, sparsity)`; or a mapping of them, one for
@@ -99,14 +99,19 @@ class PruneBySchedule(keras.callbacks.Callback):
             raise LotteryError(
                 f"Expected a schedule that prunes between steps {step} and {self._last_step(step)}, which this fit runs, but it never does."
             )
-        self._clock = Clock(self.model, self._next and self._next[0])
+        self._clock = Clock(self.model, known_length=self.params.get("steps") is not None)
         self._prune_if_due(step)
+        self._clock.await_step(self._next and self._next[0])
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._clock.begin_batch()
 
     def on_train_batch_end(self, batch, logs=None):
-        if (step := self._clock.tick()) is not None:
+        if (step := self._clock.end_batch()) is not None:
             self._prune_if_due(step)
 
     def on_epoch_end(self, epoch, logs=None):
+        self._clock.batch_is_missing()
         for part in masked_parts(self.model):
             settle(part)
         if logs is not None:
@@ -127,7 +132,7 @@ class PruneBySchedule(keras.callbacks.Callback):
             self._next = next(self._due, None)
         if not sparsities:
             return
-        self._clock = Clock(self.model, self._next and self._next[0])
+        self._clock.await_step(self._next and self._next[0])
         if isinstance(self.schedule, Mapping):
             densities = {path: 1 - sparsities.get(part, 0.0) for path, part in self._schedules.items()}
         else:
