@@ -797,7 +797,7 @@ def two_fractions():
     ("build", "options", "message"),
     [
         (unpruned, {}, "no pruning wrappers"),
-        (lambda: pruned(schedule=tfl.LotterySchedule(2, 100)), {}, "12 steps and 0 rounds"),
+        (lambda: pruned(schedule=tfl.LotterySchedule(2, 100)), {}, "in the 12 steps of this fit"),
         (lambda: pruned(schedule=tfmot.sparsity.keras.ConstantSparsity(0.5, 1000)), {}, "step 1000"),
         (lambda: pruned(schedule=tfl.LotterySchedule(2, 6)), {}, "beyond the last round .*step 12"),
         (trained_before, {}, "before its training, but 'net' is at step 4"),
