@@ -90,6 +90,12 @@ def write_table(rows: list[dict]) -> None:
             cells.append(f"{statistics.mean(found):.1f} ({min(found):.1f} to {max(found):.1f})" if found else "")
         density = next(float(row["density"]) for row in rows if int(row["level"]) == level)
         lines.append(f"| {100 * density:.1f} % | " + " | ".join(cells) + " |")
+    pruned = {
+        road: [float(row["test_accuracy"]) for row in rows if row["road"] == road and row["level"] != "0"]
+        for road in ROADS
+    }
+    means = [f"{statistics.mean(found):.1f}" if found else "" for found in pruned.values()]
+    lines.append("| mean of the pruned levels | " + " | ".join(means) + " |")
     (RESULTS / "table.md").write_text("\n".join(lines) + "\n")
 
 

@@ -272,7 +272,8 @@ def test_a_killed_search_goes_on_from_its_directory(blobs, dense_net, schedule, 
 
 def test_a_model_saved_in_the_middle_of_a_level_goes_on_there(blobs, dense_net, tmp_path):
     schedule = tfl.LotterySchedule(levels=2, steps_per_level=40, prune_fraction=0.5)
-    options = {"fit": {"shuffle": False}, "rewind_to": 5}
+    rates = {"output": 0.2, "Dense": 0.5}
+    options = {"fit": {"shuffle": False}, "rewind_to": 5, "prune_fraction": rates}
     whole = searched(dense_net(), blobs, schedule, **options).tickets
     masked = tfl.wrap(dense_net())
     masked.compile(keras.optimizers.SGD(0.1), LOSS)
@@ -283,12 +284,12 @@ def test_a_model_saved_in_the_middle_of_a_level_goes_on_there(blobs, dense_net, 
             if epoch == 2:  # level 1, half trained
                 raise KeyboardInterrupt
 
-    search = LotteryTicket(schedule, rewind_to=5, directory=tmp_path / "run")
+    search = LotteryTicket(schedule, rewind_to=5, prune_fraction=rates, directory=tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
         masked.fit(*blobs, batch_size=15, epochs=6, shuffle=False, verbose=0, callbacks=[search, saving, Kill()])
     reloaded = keras.models.load_model(tmp_path / "model.keras")
     assert int(reloaded.optimizer.iterations) == 20
-    search = LotteryTicket(schedule, rewind_to=5, directory=tmp_path / "run")
+    search = LotteryTicket(schedule, rewind_to=5, prune_fraction=rates, directory=tmp_path / "run")
     reloaded.fit(*blobs, batch_size=15, epochs=6, initial_epoch=3, shuffle=False, verbose=0, callbacks=[search])
     assert [ticket.metrics["steps"] for ticket in search.tickets] == [40, 40, 40]
     for a, b in zip(search.tickets, whole, strict=True):
@@ -471,6 +472,32 @@ def test_pruning_goes_on_in_the_next_fit(blobs, dense_net):
     for expected in (0.3, 0.2):
         masked.fit(*blobs, batch_size=15, verbose=0, callbacks=[pruning])
         assert tfl.masks.density(tfl.get_masks(masked)) == pytest.approx(expected, abs=0.02)
+
+
+def test_pruning_that_is_done_lets_training_go_on(blobs, dense_net):
+    schedule = tfmot.sparsity.keras.PolynomialDecay(0.0, 0.8, 0, 20, frequency=5)
+    masked = tfl.wrap(dense_net())
+    masked.compile("sgd", LOSS)
+    for pruning in 2 * [PruneBySchedule(schedule)] + [PruneBySchedule(schedule)]:
+        masked.fit(*blobs, batch_size=15, epochs=2, verbose=0, callbacks=[pruning])
+        assert tfl.masks.density(tfl.get_masks(masked)) == pytest.approx(0.2, abs=0.02)
+
+
+def test_gradual_pruning_on_data_of_unknown_length(blobs, dense_net):
+    x, y = (array[:60] for array in blobs)
+    spec = (tf.TensorSpec((15, 6)), tf.TensorSpec((15,), tf.int32))
+    data = tf.data.Dataset.from_generator(
+        lambda: ((x[i : i + 15], y[i : i + 15]) for i in range(0, 60, 15)), output_signature=spec
+    )
+    seen = []
+    masked = tfl.wrap(dense_net())
+    masked.compile("sgd", LOSS)
+    spy = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(tfl.masks.density(tfl.get_masks(masked)))
+    )
+    schedule = tfl.LotterySchedule(levels=2, steps_per_level=5, prune_fraction=0.5)  # ends; nothing is due thereafter
+    masked.fit(data, epochs=3, verbose=0, callbacks=[PruneBySchedule(schedule), spy])
+    assert seen == pytest.approx([1] * 4 + [0.5] * 5 + [0.25] * 3, abs=0.01)
 
 
 def test_bad_pruning_is_refused_and_the_model_stays(blobs, dense_net):

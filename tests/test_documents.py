@@ -1,7 +1,9 @@
 """What the documents and examples show is what runs."""
 
+import csv
 import json
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+TFMOT = (ROOT / "docs" / "tfmot.md").read_text()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
@@ -23,6 +26,36 @@ def test_examples_run(path, tmp_path):
 def test_python_of_the_readme_runs(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", TFMOT, re.DOTALL), ids=range(3))
+def test_python_of_the_tfmot_page_runs(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "tfmot.md", "exec"), {})
+
+
+def test_each_feature_of_tfmot_has_its_test():
+    rows = [row for row in TFMOT.splitlines() if row.startswith("|") and "](../tests/" in row]
+    assert len(rows) >= 25
+    for name, file in re.findall(r"\[`(test_\w+)`\]\(\.\./(tests/\w+\.py)\)", TFMOT):
+        assert f"def {name}(" in (ROOT / file).read_text(), name
+
+
+def test_three_roads_are_the_measured_ones():
+    """The page's table is the committed one, and what is said of it follows from the committed numbers."""
+    folder = ROOT / "docs" / "results" / "three_roads"
+    assert (folder / "table.md").read_text() in TFMOT
+    found: dict[str, dict[int, list[float]]] = {}
+    for row in csv.DictReader((folder / "accuracy.csv").open()):
+        levels = found.setdefault(row["road"], {})
+        levels.setdefault(int(row["level"]), []).append(float(row["test_accuracy"]))
+    assert len(found) == 3 and all(len(seeds) == 5 for levels in found.values() for seeds in levels.values())
+    means = {road: {level: statistics.mean(seeds) for level, seeds in levels.items()} for road, levels in found.items()}
+    overall = [statistics.mean(levels[level] for level in range(1, 11)) for levels in means.values()]
+    assert max(overall) - min(overall) <= 0.4
+    assert max(max(m[k] for m in means.values()) - min(m[k] for m in means.values()) for k in range(11)) <= 2.9
+    scatter = statistics.mean(statistics.stdev(seeds) for levels in found.values() for seeds in levels.values())
+    assert round(scatter, 1) == 1.7
 
 
 def test_shell_commands_of_the_readme_exist():

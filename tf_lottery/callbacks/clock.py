@@ -67,7 +67,10 @@ class Clock:
 
 
 def due(schedules: Sequence[Callable], first: int, last: int | None) -> Iterator[tuple[int, dict]]:
-    """(step, {schedule: sparsity}) for each step from `first` to `last` at which a schedule says to prune, in order."""
+    """(step, {schedule: sparsity}) for each step from `first` to `last` at which a schedule says to prune, in order.
+
+    With `last=None` schedules are asked for 10,000 steps ahead at a time, and `(step, {})` says where to ask again.
+    """
     begin = first
     while last is None or begin <= last:
         end = min(begin + 10_000, begin + 10_000 if last is None else last + 1)
@@ -75,6 +78,8 @@ def due(schedules: Sequence[Callable], first: int, last: int | None) -> Iterator
         asked = [(schedule, *_ask(schedule, steps)) for schedule in schedules]
         for i in np.flatnonzero(np.any([prunes for _, prunes, _ in asked], axis=0)):
             yield int(steps[i]), {s: float(sparsity[i]) for s, prunes, sparsity in asked if prunes[i]}
+        if last is None:
+            yield end, {}
         begin = end
 
 

@@ -121,10 +121,8 @@ class LotteryTicket(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         step = self._clock.end_batch()
-        if (
-            len(self.tickets) > self.schedule.levels
-        ):  # resumed after the last step of all: on_train_end takes this one back
-            self.model.stop_training = True
+        if len(self.tickets) > self.schedule.levels:
+            self.model.stop_training = True  # resumed after the last step of all: on_train_end takes this one back
         elif step is not None and step >= self._length:
             self._late = step - self._length
             self._end_level(logs)
@@ -132,7 +130,8 @@ class LotteryTicket(keras.callbacks.Callback):
             self._snapshot(step)
 
     def on_test_begin(self, logs=None):
-        self._take_back_what_no_batch_followed()
+        if self._current is not None:
+            self._take_back_what_no_batch_followed()
 
     def on_epoch_end(self, epoch, logs=None):
         self._take_back_what_no_batch_followed()
@@ -189,7 +188,7 @@ class LotteryTicket(keras.callbacks.Callback):
         self._check_length()
         self._model = model
         found = {key: getattr(self._rounds, key) for key in self.options}
-        given = list(rates.items()) if isinstance(rates, Mapping) else rates
+        given = [list(pair) for pair in rates.items()] if isinstance(rates, Mapping) else rates
         found |= {"prune_fraction": given or list(schedule.fractions), "rewind_to": self.rewind_to}
         self._found = names(**found, steps_per_level=schedule.steps_per_level, warm_up=schedule.warm_up)
         config = keras.optimizers.serialize(model.optimizer)["config"]
@@ -199,20 +198,22 @@ class LotteryTicket(keras.callbacks.Callback):
 
     def _check_length(self) -> None:
         epochs, steps = self.params.get("epochs"), self.params.get("steps")
-        if not epochs or not steps or self.early_stopping:
+        if not epochs or not steps or self.early_stopping or self._files():
             return
         each = updates(self.model.optimizer, steps)
         needed = self.schedule.warm_up + (self.schedule.levels + 1) * self.schedule.steps_per_level
-        if self.directory is None and epochs * each < needed:
+        if epochs * each < needed:
             raise LotteryError(
                 f"Expected fit to run the {needed} steps of the schedule ({self.schedule.levels + 1} levels), but {epochs} epochs of "
                 f"{each} steps are {epochs * each}: give it epochs={-(-needed // max(each, 1))}."
             )
 
+    def _files(self) -> list[Path]:
+        return sorted(self.directory.glob("level_*.ticket")) if self.directory else []
+
     def _resume_or_begin(self) -> None:
         """The first level; or what `directory` has of this search, and with the model as it is if it stands in that level."""
-        files = sorted(self.directory.glob("level_*.ticket")) if self.directory else []
-        if not files:
+        if not (files := self._files()):
             self._begin(Ticket(state.get_masks(self.model), state.get_values(self.model), found=self._found))
             return
         tickets = [state.in_paths_of(self.model, Ticket.load(file)) for file in files]

@@ -95,13 +95,12 @@ class PruneBySchedule(keras.callbacks.Callback):
         self._schedules = weights.per_kernel(kernels, per_kernel, "schedule")
         self._due = due(list(dict.fromkeys(per_kernel.values())), step, self._last_step(step))
         self._next = next(self._due, None)
-        if self._next is None and self._last_step(step) is not None:
+        if self._next is None and masks_lib.density(state.get_masks(self.model)) == 1:
             raise LotteryError(
                 f"Expected a schedule that prunes between steps {step} and {self._last_step(step)}, which this fit runs, but it never does."
             )
         self._clock = Clock(self.model, known_length=self.params.get("steps") is not None)
         self._prune_if_due(step)
-        self._clock.await_step(self._next and self._next[0])
 
     def on_train_batch_begin(self, batch, logs=None):
         self._clock.begin_batch()
@@ -130,9 +129,9 @@ class PruneBySchedule(keras.callbacks.Callback):
         while self._next is not None and self._next[0] <= step:
             sparsities |= self._next[1]
             self._next = next(self._due, None)
+        self._clock.await_step(self._next and self._next[0])
         if not sparsities:
             return
-        self._clock.await_step(self._next and self._next[0])
         if isinstance(self.schedule, Mapping):
             densities = {path: 1 - sparsities.get(part, 0.0) for path, part in self._schedules.items()}
         else:
