@@ -508,6 +508,16 @@ def test_bad_pruning_is_refused_and_the_model_stays(blobs, dense_net):
         pruned(model, blobs, never)
     with pytest.raises(LotteryError, match="Expected kernels of at least block_size"):
         pruned(model, blobs, tfmot.sparsity.keras.ConstantSparsity(0.5, 0), block_size=(8, 1))
+    with pytest.raises(LotteryError, match="it never does"):  # only at step 0, where its sparsity is 0
+        pruned(model, blobs, tfmot.sparsity.keras.PolynomialDecay(0, 0.8, 0, 5))
+    with pytest.raises(LotteryError, match="at step 8 it asks for 1.5"):
+        pruned(model, blobs, lambda step: (int(step) == 8, 1.5))
+    with pytest.raises(LotteryError, match="to return .should_prune, sparsity."):
+        pruned(model, blobs, lambda step: 0.5)
+    unbuilt = tfl.wrap(keras.Sequential([L.Dense(8), L.Dense(3)]))
+    unbuilt.compile("sgd", LOSS)
+    with pytest.raises(LotteryError, match="Expected a built model"):
+        unbuilt.fit(*blobs, verbose=0, callbacks=[LotteryTicket(tfl.LotterySchedule(1, 1))])
     with pytest.raises(LotteryError, match="a function step ->"):
         PruneBySchedule(0.5)
     with pytest.raises(LotteryError, match="Expected one schedule"):

@@ -235,7 +235,7 @@ def test_two_to_four_leaves_a_convolution_over_time_dense():
     """TF-MOT: one kernel whose rank is neither 2 nor 4 makes `sparsity_m_by_n` fail for the whole model."""
     model = keras.Sequential([keras.Input((9, 8)), L.Conv1D(4, 3), L.Flatten(), L.Dense(6)])
     with pytest.warns(UserWarning, match="left dense: .*conv1d"):
-        masked = tfl.prune(model, 0.5, sparsity_m_by_n=(2, 4))
+        masked = tfl.prune(model, sparsity_m_by_n=(2, 4))
     assert [float(mask.mean()) for mask in tfl.get_masks(masked).values()] == [1.0, 0.5]
 
 

@@ -108,8 +108,13 @@ def test_a_criterion_that_looks_at_initial_weights_wants_them(conv_net):
         ({"density": 0.5, "block_size": 4}, "block_size as two whole numbers"),
         ({"density": 0.5, "block_size": (2, 2), "block_pooling_type": "SUM"}, "'AVG' or 'MAX'"),
         ({"density": 0.5, "block_size": (64, 1)}, "'net/conv/kernel' is"),
-        ({"density": 0.5, "sparsity_m_by_n": (4, 4)}, "0 < m < n"),
-        ({"density": 0.5, "sparsity_m_by_n": (2, 4), "block_size": (2, 2)}, "received both"),
+        ({"sparsity_m_by_n": (4, 4)}, "0 < m < n"),
+        ({"density": 0.5, "sparsity_m_by_n": (2, 4)}, "both or neither"),
+        ({}, "both or neither"),
+        ({"density": 0.5, "prunable": 3}, "received 3"),
+        ({"density": 0.5, "prunable": "nothing"}, "prunable='nothing' chooses"),
+        ({"density": 0.5, "prunable": tfl.policies.PruneForLatencyOnXNNPack}, "Expected a policy with"),
+        ({"density": 0.5, "sparsity_m_by_n": (2, 4), "block_size": (2, 2)}, "sparsity_m_by_n alone"),
     ],
 )
 def test_bad_input_is_one_sentence_and_the_model_stays(conv_net, options, message):
@@ -219,7 +224,7 @@ def test_m_zeros_in_every_n(inputs, outputs, n, data):
 def test_kernels_of_other_ranks_are_left_dense_and_named():
     model = keras.Sequential([keras.Input((8, 4)), L.Conv1D(8, 3, name="conv1d"), L.Flatten(), L.Dense(4)], name="net")
     with pytest.warns(UserWarning, match="left dense: net/conv1d/kernel"):
-        masked = tfl.prune(model, 0.5, sparsity_m_by_n=(2, 4))
+        masked = tfl.prune(model, sparsity_m_by_n=(2, 4))
     assert list(kept(masked).values()) == [1.0, 0.5]
 
 

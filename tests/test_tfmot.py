@@ -843,6 +843,26 @@ def test_a_keras_3_model_is_refused():
     assert one_sentence(error) and all(np.array_equal(a, b) for a, b in zip(before, model.get_weights()))
 
 
+def test_the_other_doors_refuse_tf_keras_too():
+    model, (x, y) = pruned(), (np.ones((8, 6), "float32"), np.zeros(8, int))
+    ones = {path: np.ones((2, 2)) for path in "a"}
+    for wrong in (
+        lambda: tfl.strip(model),
+        lambda: tfl.prune(model, 0.5),
+        lambda: tfl.Ticket(ones, ones).apply(model),
+        lambda: model.fit(x, y, verbose=0, callbacks=[tfl.callbacks.LotteryTicket(tfl.LotterySchedule(1, 2))]),
+        lambda: model.fit(x, y, verbose=0, callbacks=[tfl.callbacks.PruneBySchedule(tfl.LotterySchedule(1, 2))]),
+    ):
+        with pytest.raises(TypeError, match="tf_keras.*tf_lottery.tfmot") as error:
+            wrong()
+        assert one_sentence(error)
+
+
+def test_a_schedule_in_the_wrong_place():
+    with pytest.raises(LotteryError, match="the schedule in prune_low_magnitude"):
+        RewindSurvivors(tfl.LotterySchedule(2, 4))
+
+
 @pytest.mark.parametrize("build", [tiny, lambda: K.Dense(3), pruned], ids=["model", "layer", "pruned model"])
 def test_wrap_refuses_tf_keras(build):
     with pytest.raises(TypeError, match="tf_keras.*tf_lottery.tfmot") as error:

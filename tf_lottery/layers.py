@@ -220,10 +220,7 @@ def wrap(
     >>> {path: mask.shape for path, mask in get_masks(masked).items()}.popitem()[1]
     (3, 2)
     """
-    if not isinstance(model, keras.layers.Layer):
-        kind = f"{type(model).__module__.partition('.')[0]}.{type(model).__name__}"
-        hint = "; a tf_keras model is pruned by TF-MOT itself, with tf_lottery.tfmot" if kind[:8] == "tf_keras" else ""
-        raise TypeError(f"Expected a Keras 3 model or layer, but received a {kind}{hint}.")
+    weights.check_keras_3(model)
     if isinstance(model, Masked):
         if prunable is not None and prunable != model._prunable:
             raise LotteryError(
@@ -234,7 +231,8 @@ def wrap(
         masked = (MaskedModel if isinstance(model, keras.Model) else MaskedLayer)(model, prunable, held)
     if masked.built and not masked.kernels:
         raise LotteryError(
-            f"Expected a model with at least one prunable kernel that is trainable, but {model.name!r} has none."
+            f"Expected a model with at least one prunable kernel that is trainable, but {model.name!r} has none"
+            + (f" that prunable={prunable!r} chooses." if prunable is not None else ".")
         )
     if keep_zeros:
         if not masked.built:
@@ -251,6 +249,7 @@ def strip(model) -> keras.layers.Layer:
     It shares its variables with the wrapped one. A Sequential or Functional model that has `MaskedLayer`s inside is
     rebuilt around the plain layers.
     """
+    weights.check_keras_3(model)
     for part in masked_parts(model):
         settle(part)
     if isinstance(model, Masked):

@@ -24,7 +24,7 @@ DISTRIBUTIONS = {"uniform": masks.uniform, "erdos_renyi_kernel": masks.erdos_ren
 
 def prune(
     model: keras.layers.Layer,
-    density: float | Mapping[str, float],
+    density: float | Mapping[str, float] | None = None,
     *,
     criterion: str | Callable = "large_final",
     scope: str = "layer",
@@ -41,7 +41,8 @@ def prune(
     Args:
       model: A built Keras 3 model or layer, trained or not, plain or wrapped; its pruned weights become zero in place.
       density: The share of the weights to keep, in (0, 1]; or one for each kernel, as a mapping with the keys of
-        `weights.prune_fractions`: `"output"`, the name of a layer class, or a regular expression searched in the path.
+        `weights.prune_fractions`: `"output"`, the name of a layer class, or a regular expression searched in the path. What
+        is pruned already stays pruned.
       criterion: What to keep; a name from `criteria` or a function.
       scope: Whether scores compete within each `"layer"` or in the `"global"` network.
       distribution: How a density of the whole network is shared out: `"uniform"`, `"erdos_renyi_kernel"`
@@ -49,7 +50,7 @@ def prune(
       block_size: `(height, width)` of the blocks of the (inputs, outputs) matrix that are kept or pruned as a whole.
       block_pooling_type: A block's score: the `"AVG"` or the `"MAX"` of its weights' scores.
       sparsity_m_by_n: `(m, n)`: m zeros in every n consecutive inputs, `(2, 4)` for "2:4", in place of a density. For kernels of rank
-        2 and 4; others are left dense, with a warning.
+        2 and 4; others are left dense, with a warning. Of a group that is cut short at the end, n - m inputs are kept too.
       initial: The weights before training, `{path: array}`, for criteria that look at them.
       prunable: What to prune, if not the kernels; see `weights.prunable_kernels`.
       seed: For criteria that need chance.
@@ -77,9 +78,13 @@ def prune(
         sparsity_m_by_n=sparsity_m_by_n,
         seed=seed,
     )
+    if (density is None) == (sparsity_m_by_n is None):
+        raise LotteryError("Expected either a density or sparsity_m_by_n, but received both or neither.")
     masked = wrap(model, prunable)
     pruner.prepare(masked, initial)
-    if isinstance(density, Mapping):
+    if density is None:
+        densities = {}  # the pattern has its own
+    elif isinstance(density, Mapping):
         densities = weights.per_kernel(state.masked_kernels(masked), density, "density")
         for value in densities.values():
             masks.check_density(value)
@@ -115,8 +120,10 @@ class Pruner:
         self.block_size = patterns.check_block(block_size, block_pooling_type)
         self.pooling = block_pooling_type
         self.m_by_n = None if sparsity_m_by_n is None else patterns.check_m_by_n(sparsity_m_by_n)
-        if self.m_by_n and self.block_size != (1, 1):
-            raise LotteryError("Expected either block_size or sparsity_m_by_n, but received both.")
+        if self.m_by_n and (self.block_size != (1, 1) or scope == "global" or self.distribution is not masks.uniform):
+            raise LotteryError(
+                "Expected sparsity_m_by_n alone, but received it together with block_size, scope='global' or a distribution."
+            )
         self.model, self.initial = None, None
 
     def prepare(self, model, initial: Mapping[str, np.ndarray] | None) -> None:
@@ -174,7 +181,7 @@ class Pruner:
             try:
                 scores[path] = self.criterion(initial, final, rng=rng)
             except TypeError as error:
-                if initial is not None:
+                if initial is not None or "NoneType" not in str(error):
                     raise
                 raise LotteryError(
                     f"Expected initial weights for criterion {self.criterion.__name__!r}, which looks at them, but received none."

@@ -144,6 +144,7 @@ def _slot_starts(optimizer: keras.optimizers.Optimizer) -> dict[str, float]:
 
 def apply_ticket(ticket: Ticket, model, which: str = "initial") -> MaskedModel | MaskedLayer:
     """See `Ticket.apply`."""
+    weights.check_keras_3(model)
     if which not in ("initial", "final"):
         raise TicketError(f"Expected weights='initial' or 'final', but received {which!r}.")
     if getattr(ticket, which) is None:

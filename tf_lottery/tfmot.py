@@ -95,6 +95,10 @@ class RewindSurvivors(tfmot.sparsity.keras.UpdatePruningStep):
         seed: int = 0,
     ):
         super().__init__()
+        if isinstance(survivors, tfmot.sparsity.keras.PruningSchedule):
+            raise LotteryError(
+                "Expected the schedule in prune_low_magnitude(model, pruning_schedule=...), but RewindSurvivors received it."
+            )
         self.survivors, self.criterion = treatments.get_survivors(survivors), criteria.get(criterion)
         check_scope(scope, {})
         if not isinstance(rewind_to, int) or rewind_to < 0:
@@ -205,7 +209,8 @@ class RewindSurvivors(tfmot.sparsity.keras.UpdatePruningStep):
         last = max(getattr(schedule, "end_step", 0) for schedule in schedules)
         if isinstance(schedules[0], LotterySchedule) and steps <= last:
             raise LotteryError(
-                f"Expected fit to go beyond the last round of the schedule, at step {last}, but it has {steps} steps and {len(rounds)} rounds fall into them."
+                f"Expected fit to go beyond the last round of the schedule, at step {last}, but it has {steps} steps: give it "
+                f"epochs={last // self.params['steps'] + 1} or more."
             )
         if self.rewind_to >= rounds[0]:
             raise LotteryError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -67,6 +67,14 @@ def value_of(variable: keras.Variable) -> np.ndarray:
     return np.array(variable.value.numpy())
 
 
+def check_keras_3(model) -> None:
+    """Refuses what is not a Keras 3 model or layer, with a `TypeError`."""
+    if not isinstance(model, keras.layers.Layer):
+        kind = f"{type(model).__module__.partition('.')[0]}.{type(model).__name__}"
+        hint = "; a tf_keras model is pruned by TF-MOT itself, with tf_lottery.tfmot" if kind[:8] == "tf_keras" else ""
+        raise TypeError(f"Expected a Keras 3 model or layer, but received a {kind}{hint}.")
+
+
 def is_random_state(variable: keras.Variable) -> bool:
     """Whether it is the state of a random generator, as dropout has one, and not a weight."""
     return "float" not in keras.backend.standardize_dtype(variable.dtype) and "seed_generator" in variable.path
@@ -109,7 +117,13 @@ def _owners(model: keras.layers.Layer) -> dict[int, keras.layers.Layer]:
 
 def _selection(model, named, owners, prunable: Prunable) -> set[int]:
     if hasattr(prunable, "allow_pruning"):
-        prunable.ensure_model_supports_pruning(model)
+        try:
+            prunable.ensure_model_supports_pruning(model)
+        except (AttributeError, TypeError) as error:
+            raise LotteryError(
+                f"Expected a policy with allow_pruning(layer) and ensure_model_supports_pruning(model) for Keras 3, as those of "
+                f"tf_lottery.policies, but {prunable!r} failed ({error})."
+            ) from error
         return {id(v) for v in named.values() if _is_kernel(v) and prunable.allow_pruning(owners[id(v)])}
     if prunable is None:
         chosen = {id(v) for v in named.values() if _is_kernel(v)}
@@ -123,6 +137,10 @@ def _selection(model, named, owners, prunable: Prunable) -> set[int]:
         return {id(v) for path, v in named.items() if pattern.search(path)}
     if callable(prunable):
         return {id(v) for v in named.values() if prunable(owners[id(v)], v)}
+    if not isinstance(prunable, Iterable):
+        raise LotteryError(
+            f"Expected prunable as a regular expression, a predicate, a policy, paths or positions, but received {prunable!r}."
+        )
     variables = list(named.values())
     chosen = set()
     for key in prunable:

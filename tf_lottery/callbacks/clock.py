@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery import weights
+from tf_lottery.errors import LotteryError
 
 
 class Clock:
@@ -76,7 +77,7 @@ def due(schedules: Sequence[Callable], first: int, last: int | None) -> Iterator
         end = min(begin + 10_000, begin + 10_000 if last is None else last + 1)
         steps = np.arange(begin, end)
         asked = [(schedule, *_ask(schedule, steps)) for schedule in schedules]
-        for i in np.flatnonzero(np.any([prunes for _, prunes, _ in asked], axis=0)):
+        for i in np.flatnonzero(np.any([prunes & (sparsity != 0) for _, prunes, sparsity in asked], axis=0)):
             yield int(steps[i]), {s: float(sparsity[i]) for s, prunes, sparsity in asked if prunes[i]}
         if last is None:
             yield end, {}
@@ -84,7 +85,17 @@ def due(schedules: Sequence[Callable], first: int, last: int | None) -> Iterator
 
 
 def _ask(schedule: Callable, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A schedule's answers for all steps: at once if it can, else one by one."""
+    """A schedule's answers for all steps, checked."""
+    prunes, sparsity = _answers(schedule, steps)
+    for i in np.flatnonzero(prunes & ~((sparsity >= 0) & (sparsity < 1))):
+        raise LotteryError(
+            f"Expected a schedule with sparsities in [0, 1), but at step {steps[i]} it asks for {sparsity[i]:g}."
+        )
+    return prunes, sparsity
+
+
+def _answers(schedule: Callable, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At once if the schedule can, else one by one."""
     try:
         prunes, sparsity = (np.asarray(answer) for answer in schedule(tf.constant(steps)))
         if prunes.shape == steps.shape and sparsity.shape in ((), steps.shape):
@@ -92,7 +103,12 @@ def _ask(schedule: Callable, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     except Exception:
         pass
     answers = [schedule(tf.constant(step)) for step in steps]
-    return np.array([bool(prunes) for prunes, _ in answers]), np.array([float(sparsity) for _, sparsity in answers])
+    try:
+        return np.array([bool(prunes) for prunes, _ in answers]), np.array([float(sparsity) for _, sparsity in answers])
+    except (TypeError, ValueError):
+        raise LotteryError(
+            f"Expected a schedule to return (should_prune, sparsity), but received {answers[0]!r:.80}."
+        ) from None
 
 
 def updates(optimizer: keras.optimizers.Optimizer, batches: int) -> int:

@@ -39,13 +39,16 @@ class LotteryTicket(keras.callbacks.Callback):
       rewind_to: The step of level 0 whose weights the survivors rewind to; 0 = the initialisation.
       prune_fraction: A share for each kernel in place of the schedule's, as for `find_ticket`.
       early_stopping: A `keras.callbacks.EarlyStopping` that is asked in every level anew: where it would stop the training, the
-        level ends, from its best weights if it restores them.
+        level ends, with its best weights if it restores them. (An EarlyStopping in `callbacks` ends the whole search.)
       directory: A folder for `level_00.ticket`, `level_01.ticket` and so on, each written when its level begins and again when
-        it is trained. A search that was interrupted goes on there: with the model as it was saved in the middle of a level,
-        or from the start of the last level if it is another.
+        it is trained. A search that was interrupted goes on there, with a new callback of the same settings: given a fresh
+        model, from the start of the level that was interrupted, as if nothing had happened; given the model as it was saved
+        in the middle of that level (`masked.save`, optimizer included), from there, on data in another order. With a directory
+        a `fit` may be shorter than the schedule.
 
     Attributes:
-      tickets: The trained tickets, the dense one first. `metrics` of a ticket has the number of its steps too.
+      tickets: The trained tickets, the dense one first. `metrics` of a ticket has the number of its steps too; with
+        `steps_per_execution` a round comes at the first multiple after its step, and the next level is as much shorter.
 
     Raises:
       LotteryError: When the training begins, if `fit` is too short for the schedule or the model was not wrapped as a whole;
@@ -97,6 +100,10 @@ class LotteryTicket(keras.callbacks.Callback):
         self.tickets: list[Ticket] = []
         self._current: Ticket | None = None  # the level in training, with what it started from
         self._late = 0  # the steps that the last level had too many, where several are executed at once
+
+    def set_model(self, model):
+        weights.check_keras_3(model)
+        super().set_model(model)
 
     def on_train_begin(self, logs=None):
         if not isinstance(self.model, MaskedModel):
@@ -177,7 +184,7 @@ class LotteryTicket(keras.callbacks.Callback):
 
     def _prepare(self) -> None:
         model, schedule = self.model, self.schedule
-        kernels = {kernel.path: kernel for kernel in model.kernels}
+        kernels = {kernel.path: kernel for kernel in state.masked_kernels(model)}
         rates = self.prune_fraction
         shares = [weights.prune_fractions(list(kernels.values()), rates or share) for share in schedule.fractions]
         self._rounds = Rounds(shares, lambda path, seed: weights.draw(kernels[path], seed), **self.options)
@@ -198,7 +205,7 @@ class LotteryTicket(keras.callbacks.Callback):
 
     def _check_length(self) -> None:
         epochs, steps = self.params.get("epochs"), self.params.get("steps")
-        if not epochs or not steps or self.early_stopping or self._files():
+        if not epochs or not steps or self.early_stopping or self.directory:
             return
         each = updates(self.model.optimizer, steps)
         needed = self.schedule.warm_up + (self.schedule.levels + 1) * self.schedule.steps_per_level

@@ -32,11 +32,12 @@ class PruneBySchedule(keras.callbacks.Callback):
       schedule: A `PruningSchedule` of TF-MOT, or any function `step -> (should_prune, sparsity)`; or a mapping of them, one for
         each kernel, with the keys of `weights.prune_fractions`: `{"output": ..., "Conv2D": ..., "Dense": ...}`.
       criterion, scope, distribution, block_size, block_pooling_type, sparsity_m_by_n, seed: As for `prune`. With
-        `sparsity_m_by_n` the pattern is chosen at the first step of the schedule.
+        `sparsity_m_by_n` the pattern is chosen at the first step of the schedule, whatever its sparsity. In a mapping
+        `lambda step: (False, 0.0)` leaves a kernel dense.
 
     Raises:
       LotteryError: If an argument is out of range; when the training begins, if it does not fit the model, the model was not
-        wrapped, or the schedule asks for nothing in this `fit`; the model is unchanged then.
+        wrapped, or the schedule asks for nothing in this `fit` and nothing is pruned yet; the model is unchanged then.
 
     Example:
 
@@ -83,6 +84,10 @@ class PruneBySchedule(keras.callbacks.Callback):
             sparsity_m_by_n=sparsity_m_by_n,
             seed=seed,
         )
+
+    def set_model(self, model):
+        weights.check_keras_3(model)
+        super().set_model(model)
 
     def on_train_begin(self, logs=None):
         if self._pruner.model is not self.model:
