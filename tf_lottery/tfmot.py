@@ -229,8 +229,8 @@ class RewindSurvivors(tfmot.sparsity.keras.UpdatePruningStep):
 
     def _begin(self, wrappers) -> None:
         self._model, self._wrappers, self._step, self._logs = self.model, wrappers, 0, {}
-        plain = [v for v in self.model.variables if id(v) not in _own_variables(wrappers)]
-        self._variables = _named(plain)
+        own = _own_variables(wrappers)
+        self._variables = _named([v for v in self.model.variables if id(v) not in own])
         path_of = {id(variable): path for path, variable in self._variables.items()}
         self._kernels = {}
         for wrapper in wrappers:
