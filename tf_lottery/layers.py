@@ -239,7 +239,8 @@ def wrap(
             raise LotteryError(f"Expected a built model for keep_zeros, but {model.name!r} has no weights yet.")
         for kernel, mask in zip(masked.kernels, masked._masks):
             nonzero = weights.value_of(kernel.variable) != 0
-            mask.assign(mask.numpy() * nonzero if nonzero.any() else mask.numpy())
+            if nonzero.any():
+                mask.assign(mask.numpy() * nonzero)
     return masked
 
 
@@ -250,8 +251,7 @@ def strip(model) -> keras.layers.Layer:
     rebuilt around the plain layers.
     """
     weights.check_keras_3(model)
-    for part in masked_parts(model):
-        settle(part)
+    settle_all(model)
     if isinstance(model, Masked):
         return strip(model.inner) if masked_parts(model.inner) else model.inner
     if not masked_parts(model):
@@ -278,6 +278,12 @@ def gradient_masks(model) -> tuple[keras.layers.Layer, dict[int, keras.Variable]
 
 def masked_parts(model) -> list[Masked]:
     return [layer for layer in [model, *weights.sublayers(model)] if isinstance(layer, Masked)]
+
+
+def settle_all(model) -> None:
+    """Writes the effective values into all raw kernels of a model."""
+    for part in masked_parts(model):
+        settle(part)
 
 
 def settle(part: Masked, index: int | None = None) -> None:

@@ -22,7 +22,7 @@ from dataclasses import replace
 import numpy as np
 import tf_keras
 
-from tf_lottery import criteria, treatments
+from tf_lottery import criteria, treatments, weights
 from tf_lottery.callbacks.clock import due
 from tf_lottery.errors import LotteryError
 from tf_lottery.masks import Arrays, check_scope
@@ -230,7 +230,7 @@ class RewindSurvivors(tfmot.sparsity.keras.UpdatePruningStep):
     def _begin(self, wrappers) -> None:
         self._model, self._wrappers, self._step, self._logs = self.model, wrappers, 0, {}
         own = _own_variables(wrappers)
-        self._variables = _named([v for v in self.model.variables if id(v) not in own])
+        self._variables = weights.by_path([v for v in self.model.variables if id(v) not in own], _path)
         path_of = {id(variable): path for path, variable in self._variables.items()}
         self._kernels = {}
         for wrapper in wrappers:
@@ -328,7 +328,7 @@ class RewindSurvivors(tfmot.sparsity.keras.UpdatePruningStep):
             for layer in (wrapper.layer, *wrapper.layer.submodules)
             if any(v is weight for v in vars(layer).values())
         ]
-        for attribute in (f"{name}_initializer", f"{name.removesuffix('_kernel')}_initializer"):
+        for attribute in weights.initializer_names(name):
             if initializer := getattr((owners or [wrapper.layer])[-1], attribute, None):
                 config = initializer.get_config()
                 fresh = type(initializer).from_config({**config, "seed": seed} if "seed" in config else config)
@@ -358,17 +358,9 @@ def _own_variables(wrappers) -> set[int]:
     return own
 
 
-def _named(variables) -> dict:
-    """Variables by their names without what TF-MOT and TensorFlow added to them, each once."""
-    named = {}
-    for variable in variables:
-        path = variable.name.partition(":")[0].replace("prune_low_magnitude_", "")
-        unique, count = path, 1
-        while unique in named:
-            count += 1
-            unique = f"{path}#{count}"
-        named[unique] = variable
-    return named
+def _path(variable) -> str:
+    """The variable's name without what TF-MOT and TensorFlow added to it."""
+    return variable.name.partition(":")[0].replace("prune_low_magnitude_", "")
 
 
 def _reset(optimizer, variables) -> None:

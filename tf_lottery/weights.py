@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,14 +51,14 @@ def sublayers(layer: keras.layers.Layer, *, recursive: bool = True) -> list[kera
     return layer._flatten_layers(include_self=False, recursive=recursive)
 
 
-def by_path(variables: Sequence[keras.Variable]) -> dict[str, keras.Variable]:
+def by_path(variables: Sequence, path_of: Callable = operator.attrgetter("path")) -> dict:
     """Variables under unique paths: where a path stands more than once, the later ones end in `#2`, `#3`, ..."""
-    named: dict[str, keras.Variable] = {}
+    named: dict = {}
     for variable in variables:
-        path, count = variable.path, 1
+        path, count = path_of(variable), 1
         while path in named:
             count += 1
-            path = f"{variable.path}#{count}"
+            path = f"{path_of(variable)}#{count}"
         named[path] = variable
     return named
 
@@ -227,7 +228,7 @@ def draw(kernel: Kernel, seed: int) -> np.ndarray:
     Raises:
       LotteryError: If the layer does not say how the kernel was initialised.
     """
-    for attribute in _initializer_names(kernel.variable.name):
+    for attribute in initializer_names(kernel.variable.name):
         initializer = getattr(kernel.layer, attribute, None)
         if isinstance(initializer, keras.initializers.Initializer):
             config = initializer.get_config()
@@ -235,11 +236,11 @@ def draw(kernel: Kernel, seed: int) -> np.ndarray:
                 initializer = type(initializer).from_config({**config, "seed": seed})
             return keras.ops.convert_to_numpy(initializer(kernel.variable.shape, dtype=kernel.variable.dtype))
     raise LotteryError(
-        f"Expected a layer that knows its kernel's initializer, but {type(kernel.layer).__name__} has none of {', '.join(_initializer_names(kernel.variable.name))} for {kernel.path!r}."
+        f"Expected a layer that knows its kernel's initializer, but {type(kernel.layer).__name__} has none of {', '.join(initializer_names(kernel.variable.name))} for {kernel.path!r}."
     )
 
 
-def _initializer_names(name: str) -> list[str]:
+def initializer_names(name: str) -> list[str]:
     """`kernel` -> kernel_initializer; `recurrent_kernel` -> recurrent_initializer; a depthwise `kernel` -> its own."""
     names = [f"{name}_initializer", f"{name.removesuffix('_kernel')}_initializer"]
     return list(dict.fromkeys(names + (["depthwise_initializer"] if name == "kernel" else [])))

@@ -10,7 +10,7 @@ from tf_lottery import masks as masks_lib
 from tf_lottery import state, weights
 from tf_lottery.callbacks.clock import Clock, due, updates
 from tf_lottery.errors import LotteryError
-from tf_lottery.layers import masked_parts, settle
+from tf_lottery.layers import settle_all
 from tf_lottery.pruning import Distribution, Pruner
 
 
@@ -116,14 +116,12 @@ class PruneBySchedule(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._clock.batch_is_missing()
-        for part in masked_parts(self.model):
-            settle(part)
+        settle_all(self.model)
         if logs is not None:
             logs["density"] = masks_lib.density(state.get_masks(self.model))
 
     def on_train_end(self, logs=None):
-        for part in masked_parts(self.model):
-            settle(part)
+        settle_all(self.model)
 
     def _last_step(self, step: int) -> int | None:
         epochs, steps = self.params.get("epochs"), self.params.get("steps")
