@@ -41,7 +41,19 @@ _HOMES = {
     "strip": "layers",
     "wrap": "layers",
 }
-_MODULES = ("callbacks", "criteria", "data", "errors", "masks", "models", "policies", "tfmot", "treatments", "weights")
+_MODULES = (
+    "callbacks",
+    "criteria",
+    "data",
+    "errors",
+    "masks",
+    "models",
+    "policies",
+    "supermask",
+    "tfmot",
+    "treatments",
+    "weights",
+)
 
 __all__ = [*sorted(_HOMES), *_MODULES]
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from tf_lottery.errors import DataError, LotteryError
-from tf_lottery.layers import gradient_masks
+from tf_lottery.layers import Masked
 
 Examples = tuple[np.ndarray, np.ndarray]  # inputs and targets
 
@@ -62,7 +62,7 @@ def check_metric(metric: Callable | None, y: np.ndarray) -> None:
 
 
 def check_shapes(model: keras.Model, x: np.ndarray, y: np.ndarray) -> None:
-    plain = gradient_masks(model)[0]
+    plain = model.inner if isinstance(model, Masked) else model
     if not plain.built:
         raise LotteryError(
             f"Expected a built model, but {model.name!r} has no weights yet: build it or call it on data first."
@@ -77,7 +77,7 @@ def check_shapes(model: keras.Model, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def check_labels(model: keras.Model, sets: Mapping[str, Examples]) -> None:
-    shape = getattr(gradient_masks(model)[0], "output_shape", None)
+    shape = getattr(model.inner if isinstance(model, Masked) else model, "output_shape", None)
     classes = shape[-1] if isinstance(shape, tuple) else None
     for name, (_, y) in sets.items():
         labels = y.ndim == 1 and y.dtype.kind in "iu" and classes and classes > 1

@@ -8,15 +8,15 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import keras
 
-from tf_lottery import data, find, layers, masks, models, state, treatments
+from tf_lottery import criteria, data, find, layers, masks, models, state, supermask, treatments
 from tf_lottery.errors import DataError, LotteryError, NonFiniteLossError
 from tf_lottery.results import Run
-from tf_lottery.settings import BranchSettings, Settings
+from tf_lottery.settings import BranchSettings, Problem, Settings, SupermaskSettings
 from tf_lottery.ticket import Ticket
 from tf_lottery.training import Trainer, WarmUpThenDrop
 
@@ -143,6 +143,118 @@ def run_branch(
     return bool(missing)
 
 
+def run_supermask(
+    run: Run,
+    settings: SupermaskSettings,
+    display: Display,
+    *,
+    data_dir: str | None = None,
+    replicate: int | None = None,
+) -> bool:
+    """Learns a supermask for each replicate, or for those that are missing; see `supermask.train`.
+
+    Args:
+      run, display, data_dir, replicate: As for `run_find`.
+      settings: What decides the results; by learning or by edge_popup.
+
+    Returns:
+      Whether anything was left to do.
+
+    Raises:
+      LotteryError: If the folder holds a run with other settings, or the settings are not possible.
+    """
+    settings = settings.resolved()
+    _check_numbers(settings)
+    spec = dataclasses.asdict(settings)
+    run.check(spec, ("replicates",))
+    missing = run.missing(settings.replicates, [0], replicate)
+    if missing:
+        dataset = data.load(settings.dataset, data_dir)
+    for r, _ in missing:
+        model, trainer = _problem(settings, dataset, r)
+        trained = _Train(trainer, display, r, [0])
+        learned = (
+            supermask.train(
+                model,
+                trained,
+                by=settings.by,
+                density=settings.density,
+                signed_constant=settings.signed_constant,
+                rescale=settings.rescale,
+                accuracy=trainer.test_accuracy,
+                samples=settings.samples,
+                prunable=settings.prunable,
+                seed=settings.seed + r,
+            )
+            for _ in range(1)
+        )
+        run.open(spec, _versions())
+        _write(run, r, learned, trained, display)
+    run.write_supermasks()
+    return bool(missing)
+
+
+def evaluate_supermasks(
+    run: Run, settings: SupermaskSettings, *, data_dir: str | None = None, replicate: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """Measures the untrained networks of a run under masks by rule; see `supermask.evaluate`.
+
+    Args:
+      run: A run of `run_find` whose dense level is finished.
+      settings: `criterion`, `densities`, `signed_constant` and `seed` count.
+      data_dir, replicate: As for `run_find`.
+
+    Yields:
+      Rows: replicate, criterion, signed_constant, density, test_accuracy. All together are in the run's folder at the end.
+
+    Raises:
+      LotteryError: If the run has no dense level, or a criterion or density is not possible.
+    """
+    base = Settings(**run.settings())
+    absent = run.missing(base.replicates, [0], replicate)
+    if absent:
+        raise LotteryError(
+            f"Expected a run whose level 0 is finished, but {run.folder} has none of replicate {absent[0][0]}."
+        )
+    if settings.signed_constant not in (None, "none", "std"):
+        raise LotteryError(
+            f"Expected signed_constant to be none or std with by='rule', but received {settings.signed_constant!r}."
+        )
+    dataset = data.load(base.dataset, data_dir)
+    chosen = rule_criteria(settings.criterion)
+    densities = settings.densities or _densities_of_rounds(base)
+    rows = []
+    for r in range(base.replicates) if replicate is None else [replicate]:
+        model, trainer = _problem(base, dataset, r)
+        for row in supermask.evaluate(
+            layers.wrap(model, base.prunable),
+            run.ticket(r, 0),
+            trainer.test_accuracy,
+            criterion=chosen,
+            densities=densities,
+            signed_constant=settings.signed_constant == "std",
+            seed=settings.seed + r,
+        ):
+            rows.append({"replicate": r, **row._asdict(), "test_accuracy": row.accuracy})
+            yield rows[-1]
+    run.write_rule(rows)
+
+
+def rule_criteria(text: str) -> list[str]:
+    """The criteria of `--criterion` for masks by rule: all that look at weights alone, or a list of names."""
+    if text == "all":
+        return [name for name, function in criteria.registry.items() if not criteria.needs(function).gradient]
+    return [criteria.get(name.strip()) and name.strip() for name in text.split(",")]
+
+
+def _densities_of_rounds(base: Settings, rounds: int = 24) -> list:
+    """What 1, 2, ... rounds of the run's own pruning leave of each kernel."""
+    rates = base.prune_fraction
+    if not isinstance(rates, Mapping):
+        return [(1 - rates) ** k for k in range(rounds + 1)]
+    return [{kind: (1 - rate) ** k for kind, rate in rates.items()} for k in range(rounds + 1)]
+
+
 class _Train:
     """The `train` of an experiment: the `Trainer`, with the display told which level begins."""
 
@@ -168,7 +280,7 @@ def _write(run: Run, replicate: int, tickets: Iterable[Ticket], trained: _Train,
         ) from None
 
 
-def _problem(settings: Settings, dataset: data.Dataset, replicate: int):
+def _problem(settings: Problem, dataset: data.Dataset, replicate: int):
     """The model and the trainer of one replicate."""
     seed = settings.seed + replicate
     if settings.augment and len(dataset.input_shape) != 3:
@@ -197,20 +309,20 @@ def _problem(settings: Settings, dataset: data.Dataset, replicate: int):
     return model, trainer
 
 
-def _check_numbers(settings: Settings) -> None:
+def _check_numbers(settings: Problem) -> None:
     for name in ("replicates", "levels", "steps", "batch_size", "eval_every", "test_every"):
-        if (value := getattr(settings, name)) is not None and value < 1:
+        if (value := getattr(settings, name, None)) is not None and value < 1:
             raise LotteryError(f"Expected {name} of at least 1, but received {value}.")
     for name in ("seed", "rewind_to", "warmup"):
-        if getattr(settings, name) < 0:
+        if getattr(settings, name, 0) < 0:
             raise LotteryError(f"Expected {name} of 0 or more, but received {getattr(settings, name)}.")
     if not settings.learning_rate > 0:
         raise LotteryError(f"Expected a learning_rate above 0, but received {settings.learning_rate}.")
-    if settings.rewind_to > settings.steps:
+    if getattr(settings, "rewind_to", 0) > settings.steps:
         raise LotteryError(f"Expected rewind_to within the {settings.steps} steps, but received {settings.rewind_to}.")
 
 
-def _optimizer(settings: Settings) -> keras.optimizers.Optimizer:
+def _optimizer(settings: Problem) -> keras.optimizers.Optimizer:
     rate = settings.learning_rate
     if settings.warmup or settings.lr_drops:
         rate = WarmUpThenDrop(rate, settings.warmup, settings.lr_drops)

@@ -22,6 +22,7 @@ array([[1, 0],
 from __future__ import annotations
 
 import keras
+import numpy as np
 
 from tf_lottery import weights
 from tf_lottery.errors import LotteryError
@@ -32,6 +33,7 @@ class Masked:
     """What the two wrappers share: a mask for each prunable kernel, and a call in which masked kernels stand in."""
 
     kernels: tuple[Kernel, ...] = ()  # empty until the wrapped layer is built
+    learns = False  # whether the masks are trained, and the kernels are not
 
     def _add_masks(self) -> None:
         found = weights.prunable_kernels(self.inner, self._prunable)
@@ -43,22 +45,29 @@ class Masked:
             self._held = [self._add_array(kernel, f"held_{i}", "zeros") for i, kernel in enumerate(found)]
         self.kernels = tuple(found)
 
-    def _add_array(self, kernel: Kernel, name: str, initializer: str) -> keras.Variable:
+    def _add_array(self, kernel: Kernel, name: str, initializer: str, trainable: bool = False) -> keras.Variable:
         variable = self.add_weight(
             shape=kernel.variable.shape,
             initializer=initializer,
             dtype=kernel.variable.dtype,
-            trainable=False,
+            trainable=trainable,
             autocast=False,
             name=f"{kernel.path.replace('/', '_')}_{name}",
         )
         setattr(self, name, variable)  # tf.train.Checkpoint sees attributes, but not the lists of a Keras layer
         return variable
 
-    def effective(self, index: int):
+    def effective(self, index: int, training: bool = False):
         """The value that stands in for kernel number `index`: `w * m`, plus what pruned weights hold."""
         value = self.kernels[index].variable.value * self._masks[index].value
         return value if self._held is None else value + self._held[index].value
+
+    def mask(self, index: int) -> np.ndarray:
+        """The mask of kernel number `index`, uint8."""
+        return weights.value_of(self._masks[index]).astype(np.uint8)
+
+    def thaw(self) -> None:
+        """Makes trainable what the wrapper froze: here nothing."""
 
     def build(self, input_shape=None) -> None:
         if not self.inner.built:
@@ -72,7 +81,7 @@ class Masked:
         raw = {id(v): v for v in self.inner.variables}
         standing_in = {id(v): (v, v.value) for v in raw.values()}
         for index, kernel in enumerate(self.kernels):
-            standing_in[id(kernel.variable)] = (kernel.variable, self.effective(index))
+            standing_in[id(kernel.variable)] = (kernel.variable, self.effective(index, bool(training)))
         with keras.StatelessScope(list(standing_in.values()), collect_losses=True) as scope:
             before = {key: scope.get_current_value(v) for key, v in raw.items()}
             outputs = self.inner(inputs, *args, **kwargs)  # training reaches it through the call context
@@ -229,11 +238,7 @@ def wrap(
         masked = model
     else:
         masked = (MaskedModel if isinstance(model, keras.Model) else MaskedLayer)(model, prunable, held)
-    if masked.built and not masked.kernels:
-        raise LotteryError(
-            f"Expected a model with at least one prunable kernel that is trainable, but {model.name!r} has none"
-            + (f" that prunable={prunable!r} chooses." if prunable is not None else ".")
-        )
+    check_kernels(masked, prunable)
     if keep_zeros:
         if not masked.built:
             raise LotteryError(f"Expected a built model for keep_zeros, but {model.name!r} has no weights yet.")
@@ -244,6 +249,15 @@ def wrap(
     return masked
 
 
+def check_kernels(masked: Masked, prunable: Prunable) -> None:
+    """Checks that there is something to mask in what was wrapped."""
+    if masked.built and not masked.kernels:
+        raise LotteryError(
+            f"Expected a model with at least one prunable kernel that is trainable, but {masked.name!r} has none"
+            + (f" that prunable={prunable!r} chooses." if prunable is not None else ".")
+        )
+
+
 def strip(model) -> keras.layers.Layer:
     """The plain model or layer without masks, pruned weights exactly zero (or what they were frozen at).
 
@@ -252,6 +266,8 @@ def strip(model) -> keras.layers.Layer:
     """
     weights.check_keras_3(model)
     settle_all(model)
+    for part in masked_parts(model):
+        part.thaw()
     if isinstance(model, Masked):
         return strip(model.inner) if masked_parts(model.inner) else model.inner
     if not masked_parts(model):
@@ -268,9 +284,9 @@ def gradient_masks(model) -> tuple[keras.layers.Layer, dict[int, keras.Variable]
 
     Returns:
       The plain model to call, and by `id` of the kernel its mask and, if the wrapper has them, its held values. For a
-      model that is not wrapped as a whole: the model itself and nothing.
+      model that is not wrapped as a whole, or learns its masks: the model itself and nothing.
     """
-    if not isinstance(model, Masked):
+    if not isinstance(model, Masked) or model.learns:
         return model, {}, {}
     ids = [id(kernel.variable) for kernel in model.kernels]
     return model.inner, dict(zip(ids, model._masks)), dict(zip(ids, model._held or ()))
@@ -289,4 +305,6 @@ def settle_all(model) -> None:
 def settle(part: Masked, index: int | None = None) -> None:
     """Writes the effective values into the raw kernels, whatever moved them."""
     for i in range(len(part.kernels)) if index is None else [index]:
+        if part.learns:
+            part._masks[i].assign(part.mask(i))
         part.kernels[i].variable.assign(part.effective(i))

@@ -18,7 +18,7 @@ class Loop:
     """The compiled steps and measurements of one model; the arguments are those of `Trainer`."""
 
     def __init__(self, model: keras.Model, *, optimizer, loss, metric, augment, seed: int, jit_compile: bool | str):
-        self.model, self.loss, self.metric, self.augment, self.seed = model, loss, metric, augment, seed
+        self.model, self.loss, self.augment, self.seed = model, loss, augment, seed
         self.plain, self.masks, self.held = gradient_masks(model)
         self.trained = list(self.plain.trainable_variables)
         self.optimizer = loss_scaling(fresh_optimizer(optimizer), self.plain)
@@ -26,7 +26,7 @@ class Loop:
         self._start = [value_of(v) for v in self.optimizer.variables]
         self.jit = xla_pays(self.plain) if jit_compile == "auto" else bool(jit_compile)
         self.run = tf.function(self._run, jit_compile=self.jit)
-        self.evaluate = tf.function(self._evaluate)  # large batches: faster without XLA on a CPU, as measured
+        self.evaluate = Evaluation(self.plain, loss, metric)
 
     def serves(self, model: keras.Model) -> bool:
         """Whether this loop was compiled for that model as it is now: the same masks, the same trainable variables."""
@@ -60,7 +60,7 @@ class Loop:
         if self.augment is not None:
             x = self.augment(x, tf.stack([self.seed, step]))
         with tf.GradientTape() as tape:
-            loss = self._loss(y, self.plain(x, training=True))
+            loss = mean_loss(self.loss, y, self.plain(x, training=True))
             total = tf.add_n([loss, *(tf.cast(extra, tf.float32) for extra in self.plain.losses)])
             scaled = self.optimizer.scale_loss(total)
         gradients = tape.gradient(scaled, [v.value for v in self.trained])
@@ -77,21 +77,32 @@ class Loop:
                 v.assign(kept + self.held[id(v)].value if id(v) in self.held else kept)
         return total
 
-    def _loss(self, y, outputs):
-        """The mean over examples; a loss given by its name returns one value for each."""
-        return tf.reduce_mean(tf.cast(self.loss(y, outputs), tf.float32))
 
-    def _evaluate(self, x, y):
-        """Summed loss and summed metric of a set, in batches."""
+class Evaluation:
+    """The compiled measurement of one model: summed loss and summed metric of a set."""
+
+    def __init__(self, model: keras.Model, loss, metric):
+        self.model, self.loss, self.metric = model, loss, metric
+        self._call = tf.function(self._in_batches)  # large batches: faster without XLA on a CPU, as measured
+
+    def __call__(self, x, y):
+        return self._call(x, y)
+
+    def _in_batches(self, x, y):
         sums = tf.zeros(2, tf.float64)
         for start in tf.range(0, tf.shape(y)[0], EVAL_BATCH):
             sums += self._sums(x[start : start + EVAL_BATCH], y[start : start + EVAL_BATCH])
         return sums
 
     def _sums(self, x, y):
-        outputs = self.plain(x, training=False)
-        loss = self._loss(y, outputs) * tf.cast(tf.shape(y)[0], tf.float32)
+        outputs = self.model(x, training=False)
+        loss = mean_loss(self.loss, y, outputs) * tf.cast(tf.shape(y)[0], tf.float32)
         return tf.cast(tf.stack([loss, tf.reduce_sum(tf.cast(self.metric(y, outputs), tf.float32))]), tf.float64)
+
+
+def mean_loss(loss, y, outputs):
+    """The mean over examples; a loss given by its name returns one value for each."""
+    return tf.reduce_mean(tf.cast(loss(y, outputs), tf.float32))
 
 
 def xla_pays(model: keras.Model) -> bool:

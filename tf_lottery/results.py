@@ -5,6 +5,8 @@
 <results_dir>/<name>/replicate_<r>/level_<kk>/curve.csv        measurements during training
 <results_dir>/<name>/replicate_<r>/level_<kk>/level.ticket     written last: a level that has it is finished
 <results_dir>/<name>/branches/<branch>/...                     the same shape, for controls
+<results_dir>/<name>/supermask.csv                             one row per replicate of learned masks
+<results_dir>/<name>/supermask_by_rule.csv                     untrained networks under masks of the dense level
 """
 
 from __future__ import annotations
@@ -31,6 +33,16 @@ SUMMARY = (
     "final_test_accuracy",
     "seconds",
 )
+SUPERMASKS = (
+    "replicate",
+    "density",
+    "mask_accuracy",
+    "sampled_accuracy",
+    "sampled_accuracy_low",
+    "sampled_accuracy_high",
+    "seconds",
+)
+RULE = ("replicate", "criterion", "signed_constant", "density", "test_accuracy")
 CURVE = ("step", "train_loss", "validation_loss", "validation_accuracy", "test_accuracy")
 
 
@@ -148,6 +160,41 @@ class Run:
         _write_csv(self.folder / "summary.csv", SUMMARY, rows.values())
         return rows
 
+    def write_supermasks(self) -> list[dict[str, Any]]:
+        """Writes what was measured of learned masks; returns the rows."""
+        rows = [self._row(*at) for at in self.finished()]
+        _write_csv(self.folder / "supermask.csv", SUPERMASKS, rows)
+        return rows
+
+    def write_rule(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes what was measured of masks by rule, in the place of older rows with the same signed_constant."""
+        path = self.folder / "supermask_by_rule.csv"
+        signs = {row["signed_constant"] for row in rows}
+        others = [row for row in self.rule() if row["signed_constant"] not in signs]
+        _write_csv(path, RULE, [*others, *rows])
+
+    def rule(self) -> list[dict[str, Any]]:
+        """The rows of supermask_by_rule.csv; none if there is no such file."""
+        path = self.folder / "supermask_by_rule.csv"
+        if not path.is_file():
+            return []
+        with path.open(newline="") as file:
+            return [
+                {
+                    "replicate": int(row["replicate"]),
+                    "criterion": row["criterion"],
+                    "signed_constant": row["signed_constant"] == "True",
+                    "density": float(row["density"]),
+                    "test_accuracy": float(row["test_accuracy"]),
+                }
+                for row in csv.DictReader(file)
+            ]
+
+    def supermasks(self) -> list[dict[str, float]]:
+        """The rows of supermask.csv; none if there is no such file."""
+        path = self.folder / "supermask.csv"
+        return _read_csv(path) if path.is_file() else []
+
     def _row(self, replicate: int, level: int) -> dict[str, Any]:
         header = read_header(self.level_folder(replicate, level) / "level.ticket")
         return {"replicate": replicate, "level": level, "density": header["density"], **header["metrics"]}
@@ -213,6 +260,19 @@ def by_level(rows: Sequence[Mapping[str, float]]) -> list[LevelStatistics]:
                 )
             )
     return levels
+
+
+def best_by_rule(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """For each criterion the row of the best density of each replicate, as in Table 1 of Zhou et al. (2019)."""
+    best: dict[tuple, Mapping[str, Any]] = {}
+    for row in rows:
+        at = row["criterion"], row["replicate"]
+        if at not in best or row["test_accuracy"] > best[at]["test_accuracy"]:
+            best[at] = row
+    by_criterion: dict[str, list[Mapping[str, Any]]] = {}
+    for (criterion, _), row in best.items():
+        by_criterion.setdefault(criterion, []).append(row)
+    return by_criterion
 
 
 def verdict(levels: Sequence[LevelStatistics]) -> str:

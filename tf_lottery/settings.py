@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tf_lottery import criteria, models, treatments
+from tf_lottery.errors import LotteryError
 
 
 def setting(default, help: str) -> Any:
@@ -15,30 +16,14 @@ def setting(default, help: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What decides the results of `tf-lottery find`. None stands for the default of the model; see `models.presets`."""
+class Problem:
+    """What is trained, on what, and how. None stands for the default of the model; see `models.presets`."""
 
     model: str = setting("residual_mlp", f"The network: {', '.join(models.registry)}.")
     dataset: str | None = setting(
         None, "The data: mnist1d, mnist, fashion_mnist, cifar10, or another classification data set of TFDS."
     )
-    replicates: int = setting(3, "How many times the search is repeated, each with a seed of its own.")
-    levels: int | None = setting(None, "How many pruning rounds; level 0 is the dense network.")
-    prune_fraction: float | Mapping[str, float] | None = setting(
-        None,
-        "The share of the remaining weights that a round removes: a number, or one for each kind of kernel as in "
-        "output=0.1,Conv2D=0.1,Dense=0.2 (output, a layer class, or a regular expression over variable paths; the first "
-        "that fits decides).",
-    )
-    criterion: str = setting("large_final", f"What to keep: {', '.join(criteria.registry)}.")
-    survivors: str = setting("rewind", f"What kept weights start from: {', '.join(treatments.survivors_registry)}.")
-    pruned: str = setting("zero", f"What pruned weights hold: {', '.join(treatments.pruned_registry)}.")
-    scope: str | None = setting(None, "Where scores compete: within each layer, or global.")
-    rewind_to: int = setting(0, "The step of level 0 whose weights the survivors rewind to.")
-    one_shot: bool = setting(False, "Prune every level directly from the dense network.")
-    reset: str = setting(
-        "each_level", "each_level, or at_end: train on between rounds and rewind only at the last level."
-    )
+    replicates: int = setting(3, "How many times the experiment is repeated, each with a seed of its own.")
     prunable: str | None = setting(None, "A regular expression over variable paths: what to prune, if not the kernels.")
     steps: int | None = setting(None, "Training steps of a level.")
     batch_size: int | None = setting(None, "Examples in a step.")
@@ -55,16 +40,77 @@ class Settings:
     )
     seed: int = setting(0, "Decides everything random; replicate r uses seed + r.")
 
-    def resolved(self) -> Settings:
+    def resolved(self):
         """The settings with the model's own defaults in the place of None."""
         models.get(self.model)
-        preset = models.presets[self.model]
-        missing = {
-            f.name: getattr(preset, f.name)
-            for f in dataclasses.fields(self)
-            if getattr(self, f.name) is None and hasattr(preset, f.name)
-        }
-        return dataclasses.replace(self, **missing)
+        return self._filled(vars(models.presets[self.model]))
+
+    def _filled(self, defaults: Mapping[str, Any]):
+        names = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) is None and f.name in defaults]
+        return dataclasses.replace(self, **{name: defaults[name] for name in names})
+
+
+@dataclass(frozen=True)
+class Settings(Problem):
+    """What decides the results of `tf-lottery find`."""
+
+    levels: int | None = setting(None, "How many pruning rounds; level 0 is the dense network.")
+    prune_fraction: float | Mapping[str, float] | None = setting(
+        None,
+        "The share of the remaining weights that a round removes: a number, or one for each kind of kernel as in "
+        "output=0.1,Conv2D=0.1,Dense=0.2 (output, a layer class, or a regular expression over variable paths; the first "
+        "that fits decides).",
+    )
+    criterion: str = setting("large_final", f"What to keep: {', '.join(criteria.registry)}.")
+    survivors: str = setting("rewind", f"What kept weights start from: {', '.join(treatments.survivors_registry)}.")
+    pruned: str = setting("zero", f"What pruned weights hold: {', '.join(treatments.pruned_registry)}.")
+    scope: str | None = setting(None, "Where scores compete: within each layer, or global.")
+    rewind_to: int = setting(0, "The step of level 0 whose weights the survivors rewind to.")
+    one_shot: bool = setting(False, "Prune every level directly from the dense network.")
+    reset: str = setting(
+        "each_level", "each_level, or at_end: train on between rounds and rewind only at the last level."
+    )
+
+
+@dataclass(frozen=True)
+class SupermaskSettings(Problem):
+    """What decides the results of `tf-lottery supermask`; the defaults of training are those of the rule in RULES."""
+
+    by: str = setting(
+        "learning",
+        "learning: a probability for each weight; edge_popup: the highest scores of each kernel; rule: the masks of criteria "
+        "on the dense network of a finished run.",
+    )
+    density: float = setting(0.5, "The probability that learning starts from, or the density of edge_popup.")
+    signed_constant: str | None = setting(
+        None,
+        "Weights are their sign times a constant: none, std (of the kernel's initial weights) or kaiming (sqrt(2 / fan_in)). "
+        "Default: none; with edge_popup kaiming.",
+    )
+    rescale: bool | None = setting(
+        None,
+        "Multiply kept weights: with learning by (weights / kept weights), Dynamic Weight Rescaling, on by default; with "
+        "edge_popup by sqrt(1 / density), off by default.",
+    )
+    samples: int = setting(10, "How many sampled masks to measure at the end, with learning.")
+    criterion: str = setting("all", "With --by=rule: the criteria, as in large_final,large_final_same_sign.")
+    densities: tuple[float, ...] | None = setting(
+        None,
+        "With --by=rule: the densities of each kernel, as in 0.5,0.2. Default: those of the run's rounds, up to 24.",
+    )
+
+    def resolved(self):
+        """The settings with the defaults of the rule, then of the model, in the place of None."""
+        if self.by not in RULES:
+            raise LotteryError(f"Expected by to be one of {', '.join(RULES)}, but received {self.by!r}.")
+        return super(SupermaskSettings, self._filled(RULES[self.by])).resolved()
+
+
+RULES: dict[str, dict[str, Any]] = {
+    "learning": {"optimizer": "sgd_momentum", "learning_rate": 100.0, "batch_size": 250},
+    "edge_popup": {"optimizer": "sgd_momentum", "learning_rate": 1.0, "batch_size": 250},
+    "rule": {},
+}
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,13 @@ from tf_lottery import weights
 from tf_lottery.errors import LotteryError, TicketError
 from tf_lottery.layers import Masked, MaskedLayer, MaskedModel, masked_parts, settle, wrap
 from tf_lottery.masks import Arrays
-from tf_lottery.ticket import Ticket
+from tf_lottery.ticket import Recipe, Ticket
 from tf_lottery.weights import Kernel
 
 
 def get_masks(model) -> Arrays:
     """The masks of a wrapped model, or of a model with `MaskedLayer`s inside: {variable path: uint8 array}, 1 = kept."""
-    named = _named_masks(model)
-    return {path: weights.value_of(mask).astype(np.uint8) for path, (mask, *_) in named.items()}
+    return {path: part.mask(index) for path, (*_, part, index) in _named_masks(model).items()}
 
 
 def set_masks(model, masks: Mapping[str, np.ndarray]) -> None:
@@ -34,6 +33,8 @@ def set_masks(model, masks: Mapping[str, np.ndarray]) -> None:
       LotteryError: If a path is unknown, a shape does not fit or a value is not 0 or 1; the model is unchanged then.
     """
     named = _named_masks(model)
+    for *_, part, _ in named.values():
+        check_masks_are_set(part)
     masks = masks_lib.checked(masks, {path: tuple(mask.shape) for path, (mask, *_) in named.items()})
     grown = False
     for path, value in masks.items():
@@ -73,6 +74,7 @@ def set_state(masked: MaskedModel | MaskedLayer, masks: Arrays, values: Mapping[
     Raises:
       LotteryError: If pruned weights are to hold something and the model was not wrapped with `held=True`.
     """
+    check_masks_are_set(masked)
     for path, mask in masks.items():
         if not masked._holds and np.any(values[path][mask == 0]):
             raise LotteryError(
@@ -87,6 +89,14 @@ def set_state(masked: MaskedModel | MaskedLayer, masks: Arrays, values: Mapping[
         if path in values:  # a ticket of a tf_keras model knows no random states
             variable.assign(values[path])
     reset_optimizer(masked)
+
+
+def check_masks_are_set(part: Masked) -> None:
+    """Refuses a wrapper that learns its masks where masks are to be set."""
+    if part.learns:
+        raise LotteryError(
+            f"Expected a model whose masks can be set, but {part.name!r} learns its masks: call tf_lottery.strip on it first."
+        )
 
 
 def reset_optimizer(model, *, keep_step: bool = False) -> None:
@@ -162,22 +172,30 @@ def apply_ticket(ticket: Ticket, model, which: str = "initial") -> MaskedModel |
 
 
 def in_paths_of(model, ticket: Ticket) -> Ticket:
-    """The same ticket under the model's variable paths.
+    """The same ticket under the model's variable paths; recipes are drawn.
 
     Raises:
-      TicketError: If the model does not have the ticket's variables, by name or by order and shape.
+      TicketError: If the model does not have the ticket's variables, by name or by order and shape, or a recipe does not
+        give the values it was made of.
     """
     path_of = {name: path for path, name in _match(named_variables(model), ticket.initial).items()}
 
-    def renamed(arrays):
-        return arrays and {path_of[name]: array for name, array in arrays.items()}
+    def renamed(values):
+        return values and {path_of[name]: _drawn(value, name, ticket.masks.get(name)) for name, value in values.items()}
 
     return dataclasses.replace(
         ticket, masks=renamed(ticket.masks), initial=renamed(ticket.initial), final=renamed(ticket.final)
     )
 
 
-def _match(named: Mapping[str, keras.Variable], values: Mapping[str, np.ndarray]) -> dict[str, str]:
+def _drawn(value: np.ndarray | Recipe, name: str, mask: np.ndarray | None) -> np.ndarray:
+    if not isinstance(value, Recipe):
+        return value
+    values = weights.regenerate(value, name)
+    return values if mask is None else np.where(mask, values, 0).astype(values.dtype)
+
+
+def _match(named: Mapping[str, keras.Variable], values: Mapping[str, np.ndarray | Recipe]) -> dict[str, str]:
     """Model path -> ticket path: by name if all names agree, else in order if all shapes agree."""
     if len(named) > len(values):
         named = {path: variable for path, variable in named.items() if not weights.is_random_state(variable)}

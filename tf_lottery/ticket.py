@@ -5,11 +5,13 @@ NumPy only: a ticket can be read, compared and sent where no TensorFlow is insta
 **The file** is a `safetensors` container: named arrays and a JSON header, no pickle, safe to open from a stranger. For
 each masked kernel it holds the mask, one bit a weight (`mask/<path>`), the start values of the weights that are kept
 (`initial/<path>`), what pruned weights are frozen at where that is not zero (`held/<path>`), and the trained values of
-the kept weights (`final/<path>`); for every other variable its whole value.
+the kept weights (`final/<path>`); for every other variable its whole value. Start values that can be drawn again are not in
+the file at all: their `Recipe` stands in the header.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -27,6 +29,32 @@ from tf_lottery.masks import Arrays
 FORMAT = "tf_lottery.ticket/1"
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """Start values that are not stored but drawn again: those of an initializer with its seed, and what was done to them.
+
+        values = initializer(shape, dtype);  values = sign(values) if signed;  values = values * scale
+
+    Attributes:
+      initializer: `class_name`, one of `keras.initializers`, and `config`, its arguments with the seed.
+      shape: The variable's shape.
+      dtype: Its dtype.
+      digest: SHA-256 of the values' bytes, in hexadecimal: regenerating is checked against it.
+      signed: Whether only the signs of the drawn values count.
+      scale: The factor at the end; with `signed` the constant of signed constants.
+    """
+
+    initializer: Mapping[str, Any]
+    shape: tuple[int, ...]
+    dtype: str
+    digest: str
+    signed: bool = False
+    scale: float = 1.0
+
+    def __post_init__(self):
+        object.__setattr__(self, "shape", tuple(self.shape))
+
+
 @dataclass(frozen=True, eq=False)
 class Ticket:
     """Masks, starting weights, and how they were found.
@@ -34,7 +62,8 @@ class Ticket:
     Attributes:
       masks: For each prunable kernel its mask, uint8, 1 = kept.
       initial: For each variable the value the level's training started from. A masked kernel is whole: kept weights
-        hold their start value, pruned ones what they are frozen at (zero, unless `pruned` said otherwise).
+        hold their start value, pruned ones what they are frozen at (zero, unless `pruned` said otherwise). In the place of
+        an array a `Recipe` may stand, from which the values of the kept weights are drawn.
       final: The same at the end of that training, or None if nothing was trained.
       level: 0 = the dense network; level k has the mask that k rounds left.
       metrics: What `train` returned.
@@ -48,7 +77,7 @@ class Ticket:
     """
 
     masks: Arrays
-    initial: Arrays
+    initial: Mapping[str, np.ndarray | Recipe]
     final: Arrays | None = None
     level: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -95,18 +124,21 @@ class Ticket:
         from safetensors.numpy import save_file
 
         tensors = {f"mask/{path}": np.packbits(mask.astype(bool)) for path, mask in self.masks.items()}
-        for kind, values in (("initial", self.initial), ("final", self.final or {})):
+        recipes = {name: value for name, value in self.initial.items() if isinstance(value, Recipe)}
+        stored = {name: value for name, value in self.initial.items() if name not in recipes}
+        for kind, values in (("initial", stored), ("final", self.final or {})):
             for name, value in values.items():
                 kept = self.masks.get(name)
                 tensors[f"{kind}/{name}"] = np.ascontiguousarray(value if kept is None else value[kept.astype(bool)])
-        for name, mask in self.masks.items():
-            held = self.initial[name][~mask.astype(bool)]
+        for name in self.masks.keys() & stored.keys():
+            held = stored[name][~self.masks[name].astype(bool)]
             if held.any():
                 tensors[f"held/{name}"] = held
         header = {
             "format": FORMAT,
             "shapes": {name: list(mask.shape) for name, mask in self.masks.items()},
             "variables": list(self.initial),  # their order in the model; the container sorts its arrays
+            "recipes": {name: dataclasses.asdict(recipe) for name, recipe in recipes.items()},
             "trained": self.final is not None,
             "level": self.level,
             "density": self.density,
@@ -132,10 +164,14 @@ class Ticket:
             tensors = load_file(path)
             masks = {name: _unpack(tensors[f"mask/{name}"], shape) for name, shape in header["shapes"].items()}
             held = {name: tensors.get(f"held/{name}") for name in masks}
-            present = ("initial", "final") if header["trained"] else ("initial",)
-            kinds = {kind: {name: tensors[f"{kind}/{name}"] for name in header["variables"]} for kind in present}
-            for values in kinds.values():
-                for name in masks:
+            recipes = {name: Recipe(**parts) for name, parts in header.get("recipes", {}).items()}
+            present = {"initial": recipes, **({"final": {}} if header["trained"] else {})}
+            kinds = {
+                kind: {name: given.get(name) or tensors[f"{kind}/{name}"] for name in header["variables"]}
+                for kind, given in present.items()
+            }
+            for kind, values in kinds.items():
+                for name in masks.keys() - present[kind].keys():
                     values[name] = _scatter(values[name], held[name], masks[name])
         except (SafetensorError, KeyError, ValueError, TypeError, IndexError) as error:
             raise TicketError(f"Expected a whole ticket file, but {os.fspath(path)!r} is damaged ({error}).") from error

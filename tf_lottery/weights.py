@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import math
 import numbers
 import operator
 import re
@@ -12,7 +15,8 @@ from typing import Protocol
 import keras
 import numpy as np
 
-from tf_lottery.errors import LotteryError
+from tf_lottery.errors import LotteryError, TicketError
+from tf_lottery.ticket import Recipe
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
@@ -99,7 +103,7 @@ def prunable_kernels(model: keras.layers.Layer, prunable: Prunable = None) -> li
       LotteryError: If a path or position is not there.
     """
     named = by_path(model.variables)
-    owners = _owners(model)
+    owners = owning_layers(model)
     chosen = _selection(model, named, owners, prunable)
     kernels = [(path, variable) for path, variable in named.items() if id(variable) in chosen]
     return [
@@ -107,13 +111,13 @@ def prunable_kernels(model: keras.layers.Layer, prunable: Prunable = None) -> li
     ]
 
 
-def _owners(model: keras.layers.Layer) -> dict[int, keras.layers.Layer]:
-    """The layer that made each variable: it holds the variable, and no layer inside it does."""
-    owners = {}
+def owning_layers(model: keras.layers.Layer) -> dict[int, keras.layers.Layer]:
+    """By `id` of the variable the layer that made it: it holds the variable, and no layer inside it does."""
+    found = {}
     for layer in [model, *sublayers(model)]:
         below = {id(v) for child in sublayers(layer, recursive=False) for v in child.variables}
-        owners.update((id(v), layer) for v in layer.variables if id(v) not in below)
-    return owners
+        found.update((id(v), layer) for v in layer.variables if id(v) not in below)
+    return found
 
 
 def _selection(model, named, owners, prunable: Prunable) -> set[int]:
@@ -228,22 +232,101 @@ def draw(kernel: Kernel, seed: int) -> np.ndarray:
     Raises:
       LotteryError: If the layer does not say how the kernel was initialised.
     """
-    for attribute in initializer_names(kernel.variable.name):
-        initializer = getattr(kernel.layer, attribute, None)
+    initializer = _initializer(kernel.layer, kernel.variable)
+    if initializer is None:
+        raise LotteryError(
+            f"Expected a layer that knows its kernel's initializer, but {type(kernel.layer).__name__} has none of {', '.join(initializer_names(kernel.variable.name))} for {kernel.path!r}."
+        )
+    return _drawn(_seeded(initializer, seed), kernel.variable.shape, kernel.variable.dtype)
+
+
+def recipe_of(variable: keras.Variable, layer: keras.layers.Layer, values: np.ndarray) -> Recipe | None:
+    """How to draw a variable's `values` again, or None if they are not what the layer's initializer and its seed make."""
+    initializer = _initializer(layer, variable)
+    name, seed = type(initializer).__name__, getattr(initializer, "seed", 0)
+    if getattr(keras.initializers, name, None) is not type(initializer) or not isinstance(seed, int):
+        return None
+    config = _seeded(initializer, seed).get_config()
+    if not all(isinstance(value, int | float | str | None) for value in config.values()):
+        return None
+    recipe = Recipe({"class_name": name, "config": config}, values.shape, str(values.dtype), digest(values))
+    return recipe if digest(_grown(recipe)) == recipe.digest else None
+
+
+def recipes(model: keras.layers.Layer) -> dict[str, Recipe]:
+    """How to draw the variables of a built model again, by path; those that hold something else have none."""
+    layers = owning_layers(model)
+    found = {path: recipe_of(v, layers[id(v)], value_of(v)) for path, v in by_path(model.variables).items()}
+    return {path: recipe for path, recipe in found.items() if recipe}
+
+
+def scaled(recipe: Recipe, *, signed: bool, scale: float) -> Recipe:
+    """The recipe for the signs or the values that it draws, times `scale`."""
+    recipe = dataclasses.replace(recipe, signed=signed, scale=scale)
+    return dataclasses.replace(recipe, digest=digest(_grown(recipe)))
+
+
+def regenerate(recipe: Recipe, path: str) -> np.ndarray:
+    """The values of a recipe, bit for bit those it was made of.
+
+    Raises:
+      TicketError: If they are not, which names the variable: another version of Keras may draw otherwise.
+    """
+    try:
+        values = _grown(recipe)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise TicketError(f"Expected a recipe that Keras can draw {path!r} from, but it cannot ({reason}).") from None
+    if digest(values) != recipe.digest:
+        raise TicketError(
+            f"Expected the values of {path!r} that the ticket was made with, but its recipe draws others with Keras {keras.__version__}."
+        )
+    return values
+
+
+def digest(values: np.ndarray) -> str:
+    """SHA-256 of the values' bytes, in hexadecimal."""
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+
+
+def _grown(recipe: Recipe) -> np.ndarray:
+    kind = getattr(keras.initializers, recipe.initializer["class_name"])
+    if not (
+        isinstance(kind, type) and issubclass(kind, keras.initializers.Initializer)
+    ):  # a stranger may have named it
+        raise TypeError(f"{recipe.initializer['class_name']} is no initializer")
+    values = _drawn(kind(**recipe.initializer["config"]), recipe.shape, recipe.dtype)
+    values = np.sign(values) if recipe.signed else values
+    return values * np.asarray(recipe.scale, values.dtype)
+
+
+def _initializer(layer: keras.layers.Layer, variable: keras.Variable) -> keras.initializers.Initializer | None:
+    """What the layer says it initialised the variable with."""
+    for attribute in initializer_names(variable.name):
+        initializer = getattr(layer, attribute, None)
         if isinstance(initializer, keras.initializers.Initializer):
-            config = initializer.get_config()
-            if "seed" in config:
-                initializer = type(initializer).from_config({**config, "seed": seed})
-            return keras.ops.convert_to_numpy(initializer(kernel.variable.shape, dtype=kernel.variable.dtype))
-    raise LotteryError(
-        f"Expected a layer that knows its kernel's initializer, but {type(kernel.layer).__name__} has none of {', '.join(initializer_names(kernel.variable.name))} for {kernel.path!r}."
-    )
+            return initializer
+    return None
+
+
+def _seeded(initializer: keras.initializers.Initializer, seed: int) -> keras.initializers.Initializer:
+    config = initializer.get_config()
+    return type(initializer).from_config({**config, "seed": seed}) if "seed" in config else initializer
+
+
+def _drawn(initializer: keras.initializers.Initializer, shape, dtype: str) -> np.ndarray:
+    return keras.ops.convert_to_numpy(initializer(shape, dtype=dtype))
 
 
 def initializer_names(name: str) -> list[str]:
     """`kernel` -> kernel_initializer; `recurrent_kernel` -> recurrent_initializer; a depthwise `kernel` -> its own."""
     names = [f"{name}_initializer", f"{name.removesuffix('_kernel')}_initializer"]
     return list(dict.fromkeys(names + (["depthwise_initializer"] if name == "kernel" else [])))
+
+
+def fan_in(shape: Sequence[int]) -> int:
+    """How many inputs a unit of a kernel of this shape (..., inputs, outputs) has."""
+    return math.prod(shape[:-1])
 
 
 def step_of(optimizer: keras.optimizers.Optimizer) -> int:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tf_lottery.results import LevelStatistics, Statistic
+from tf_lottery.results import LevelStatistics, Statistic, best_by_rule
 
 
 class LevelDisplay:
@@ -88,6 +88,36 @@ def table(title: str, levels: Sequence[LevelStatistics]) -> Table:
             _range(level.early_stop_step, "{:,.0f}"),
             _range(level.early_stop_test_accuracy, "{:.2f}", 100),
             _range(level.final_test_accuracy, "{:.2f}", 100),
+        )
+    return shown
+
+
+def supermask_table(title: str, rows: Sequence[Mapping[str, float]]) -> Table:
+    """Learned masks, one line for each replicate."""
+    shown = Table(title=title, title_justify="left")
+    for heading in ("replicate", "density %", "test accuracy %", "of sampled masks"):
+        shown.add_column(heading, justify="right")
+    for row in rows:
+        sampled = "-"
+        if row["sampled_accuracy"] is not None:
+            low, high = row["sampled_accuracy_low"], row["sampled_accuracy_high"]
+            sampled = _range(Statistic(row["sampled_accuracy"], low, high), "{:.2f}", 100)
+        shown.add_row(
+            f"{row['replicate']:.0f}", f"{100 * row['density']:.2f}", f"{100 * row['mask_accuracy']:.2f}", sampled
+        )
+    return shown
+
+
+def rule_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Masks by rule: for each criterion the best density of each replicate; mean, smallest and largest of those."""
+    shown = Table(title=title, title_justify="left")
+    for heading in ("criterion", "density %", "test accuracy % untrained"):
+        shown.add_column(heading, justify="right")
+    for criterion, best in best_by_rule(rows).items():
+        shown.add_row(
+            criterion,
+            _range(Statistic.of([row["density"] for row in best]), "{:.3g}", 100),
+            _range(Statistic.of([row["test_accuracy"] for row in best]), "{:.2f}", 100),
         )
     return shown
 

@@ -39,6 +39,16 @@ class Steps(flags.ArgumentParser):
             raise ValueError(f"expected whole numbers or ranges as in 1,4-6, but received {text!r}") from None
 
 
+class _Numbers(flags.ArgumentParser):
+    """Numbers, as in `0.5,0.2`."""
+
+    def parse(self, text):
+        try:
+            return tuple(float(part) for part in text.split(","))
+        except (AttributeError, ValueError):
+            raise ValueError(f"expected numbers as in 0.5,0.2, but received {text!r}") from None
+
+
 _DEFINE: Mapping[type, Callable] = {
     str: flags.DEFINE_string,
     int: flags.DEFINE_integer,
@@ -108,4 +118,6 @@ def _kind(name: str, hint) -> type | flags.ArgumentParser:
     if name == "prune_fraction":
         return _Fraction()
     kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
-    return kinds[0] if kinds[0] in _DEFINE else Steps()
+    if kinds[0] in _DEFINE:
+        return kinds[0]
+    return _Numbers() if float in typing.get_args(kinds[0]) else Steps()

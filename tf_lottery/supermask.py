@@ -1,0 +1,212 @@
+"""Supermasks: masks that make weights perform that were never trained.
+
+- `evaluate`: masks by rule. A dense network was trained once; a criterion looks at its initial and final weights, and the
+  network of the *initial* weights under the criterion's mask is measured at many densities.
+- `train`: masks by learning, on weights that stay as they were drawn; see `learned` for the two rules.
+- `wrap`: the model that `train` trains, for a `fit` of your own.
+
+References: Zhou et al., "Deconstructing Lottery Tickets" (2019, arXiv 1905.01067), section 5; Ramanujan et al., "What's Hidden in a
+Randomly Weighted Neural Network?" (2020, arXiv 1911.13299).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from tf_lottery import criteria, layers, masks, state, weights
+from tf_lottery.errors import LotteryError
+from tf_lottery.find import Train
+from tf_lottery.learned import Learned, wrap
+from tf_lottery.rounds import names, numbers
+from tf_lottery.ticket import Recipe, Ticket
+from tf_lottery.weights import Prunable
+
+__all__ = ["Evaluated", "evaluate", "train", "wrap"]
+
+Accuracy = Callable[[keras.Model], float]  # measures a plain model
+
+
+class Evaluated(NamedTuple):
+    """One untrained masked network: how its mask was found, and how well it does."""
+
+    criterion: str
+    signed_constant: bool
+    density: float
+    accuracy: float
+
+
+def evaluate(
+    model: keras.Model,
+    dense: Ticket,
+    accuracy: Accuracy,
+    *,
+    criterion: str | Callable | Sequence[str | Callable] = "large_final_same_sign",
+    densities: Sequence[float | Mapping[str, float]] = tuple(0.8**k for k in range(25)),
+    signed_constant: bool = False,
+    seed: int = 0,
+) -> Iterator[Evaluated]:
+    """Measures untrained networks under masks by rule, one-shot: `w_i * m(w_i, w_f)`.
+
+    Args:
+      model: A built Keras 3 model, plain or wrapped; it has its own weights again at the end.
+      dense: Level 0 of a search: the initial and the final weights of a dense network.
+      accuracy: `accuracy(model) -> number`; that of a `Trainer` is `trainer.test_accuracy`.
+      criterion: What to keep, one or several; names from `criteria` or functions.
+      densities: Shares of the weights to keep in each kernel, in (0, 1]; or mappings with one for each kind of kernel, with the
+        keys of `weights.prune_fractions`.
+      signed_constant: Measure `sign(w_i) * s` in place of `w_i`; `s` is the standard deviation of the kernel's initial weights, all
+        of them.
+      seed: For criteria that need chance.
+
+    Yields:
+      An `Evaluated` for each criterion and density. The best density of a run is `max(rows, key=lambda row: row.accuracy)`.
+
+    Raises:
+      LotteryError: If a density is out of range, or a criterion looks at trained weights and `dense` has none.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(2)])
+    >>> masked, x = layers.wrap(model), np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    >>> initial = state.get_values(masked)
+    >>> model.compile("adam", "sparse_categorical_crossentropy")
+    >>> history = model.fit(x, x[:, 0] > 0, epochs=2, verbose=0)
+    >>> dense = Ticket(state.get_masks(masked), initial, state.get_values(masked))
+    >>> accuracy = lambda model: float(np.mean(np.argmax(model(x), 1) == (x[:, 0] > 0)))
+    >>> [round(row.density, 2) for row in evaluate(model, dense, accuracy, densities=(0.5, 0.25))]
+    [0.5, 0.25]
+
+    Reference: Zhou et al. (2019), section 5 and Table 1, "L.F. same sign" with initial weights and signed constants.
+    """
+    several = [criterion] if isinstance(criterion, str) or callable(criterion) else criterion
+    functions = [criteria.get(one) for one in several]
+    masked = layers.wrap(model)
+    kernels = state.masked_kernels(masked)
+    per_kernel = []
+    for density in densities:
+        for value in density.values() if isinstance(density, Mapping) else [density]:
+            masks.check_density(value)
+        per_kernel.append(
+            weights.per_kernel(kernels, density, "density")
+            if isinstance(density, Mapping)
+            else {kernel.path: density for kernel in kernels}
+        )
+    dense = state.in_paths_of(masked, dense)
+    if dense.final is None:
+        raise LotteryError(
+            "Expected the final weights of a dense network, but this ticket was never trained: its criteria look at them."
+        )
+    return _evaluate(masked, dense, accuracy, functions, per_kernel, signed_constant, seed)
+
+
+def _evaluate(masked, dense, accuracy, functions, densities, signed_constant, seed) -> Iterator[Evaluated]:
+    own, variables = state.get_values(masked), state.named_variables(masked)
+    start = dict(dense.initial)
+    for path in dense.masks if signed_constant else ():
+        start[path] = np.sign(start[path]) * np.std(start[path])
+    try:
+        for path, value in start.items():
+            variables[path].assign(value)
+        for function in functions:
+            rng = np.random.default_rng(seed)
+            scores = {path: function(dense.initial[path], dense.final[path], rng=rng) for path in dense.masks}
+            for per_kernel in densities:
+                new = masks.prune_to(dense.masks, scores, per_kernel)
+                for path, mask in new.items():
+                    variables[path].assign(start[path] * mask)
+                name = names(criterion=function)["criterion"]
+                yield Evaluated(name, signed_constant, masks.density(new), float(accuracy(masked.inner)))
+    finally:
+        for path, value in own.items():
+            variables[path].assign(value)
+
+
+def train(
+    model: keras.Model,
+    train: Train,
+    *,
+    by: str = "learning",
+    density: float = 0.5,
+    signed_constant: str | None = None,
+    rescale: bool | None = None,
+    accuracy: Accuracy | None = None,
+    samples: int = 10,
+    prunable: Prunable = None,
+    seed: int = 0,
+) -> Ticket:
+    """Learns a supermask: the weights stay as they were drawn, `train` moves one score for each of them.
+
+    Args:
+      model: A built Keras 3 model, plain, with the weights it was initialised with. At the end it holds them under the mask.
+      train: As for `find_ticket`: a `Trainer`, or your own function around `model.fit`. With learning the gradients are
+        small and learning rates large: Zhou et al. use SGD with momentum 0.9 and a rate of 100.
+      by, density, signed_constant, rescale, prunable, seed: See `wrap`.
+      accuracy: `accuracy(model) -> number` for the measurements at the end; by default the `test_accuracy` of a Trainer.
+      samples: How many sampled masks to measure, with learning.
+
+    Returns:
+      A ticket whose starting weights are a `Recipe` (initializer, seed, constant) for each variable that still holds what its
+      initializer made, and which has no final weights. Its mask keeps the weights whose probability is above 1/2, or those
+      of edge_popup. Its metrics are those of `train`, and with an `accuracy` also `mask_accuracy`, of the ticket's own mask,
+      and with learning `sampled_accuracy` with `_low` and `_high`: mean, least and largest over the sampled masks.
+
+    Raises:
+      LotteryError: If an argument is out of range.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(64, "relu"), keras.layers.Dense(2)])
+    >>> x, _train = np.random.default_rng(0).normal(size=(64, 4)).astype("float32"), train
+    >>> def fit(masked, callbacks):
+    ...     masked.compile(keras.optimizers.SGD(10.0, momentum=0.9), keras.losses.SparseCategoricalCrossentropy(True))
+    ...     return masked.fit(x, x[:, 0] > 0, epochs=2, verbose=0, callbacks=callbacks)
+    >>> ticket = _train(model, fit)
+    >>> list(ticket.initial.values())[0].initializer["class_name"]
+    'GlorotUniform'
+
+    References: Zhou et al. (2019), section 5; Ramanujan et al. (2020), section 3.
+    """
+    weights.check_keras_3(model)
+    if not isinstance(samples, int) or samples < 1:
+        raise LotteryError(f"Expected at least 1 sample, a whole number, but received samples={samples!r}.")
+    accuracy = accuracy or getattr(train, "test_accuracy", None)
+    drawn = weights.recipes(model)
+    masked = wrap(model, prunable, by=by, density=density, signed_constant=signed_constant, rescale=rescale, seed=seed)
+    metrics = train(masked, []) or {}
+    if isinstance(metrics, keras.callbacks.History):
+        metrics = {name: values[-1] for name, values in metrics.history.items()}
+    metrics = {**numbers(metrics), **(_measured(masked, accuracy, samples, seed) if accuracy else {})}
+    new = state.get_masks(masked)
+    layers.strip(masked)
+    return Ticket(new, _start(masked, new, drawn), metrics=metrics, found=dict(masked.rule))
+
+
+def _measured(masked: Learned, accuracy: Accuracy, samples: int, seed: int) -> dict[str, float]:
+    """The accuracies of sampled masks, where there is chance, and of the mask that stays."""
+    metrics, rng = {}, np.random.default_rng([seed, samples])
+    if masked.rule["by"] == "learning":
+        sampled = []
+        for _ in range(samples):
+            masked.sample(rng)
+            sampled.append(float(accuracy(masked.inner)))
+        metrics = {"sampled_accuracy": float(np.mean(sampled))}
+        metrics |= {"sampled_accuracy_low": min(sampled), "sampled_accuracy_high": max(sampled)}
+    layers.settle(masked)
+    return {**metrics, "mask_accuracy": float(accuracy(masked.inner))}
+
+
+def _start(masked: Learned, new: masks.Arrays, drawn: Mapping[str, Recipe]) -> dict[str, np.ndarray | Recipe]:
+    """What the ticket starts from: recipes where they still hold, else values."""
+    start: dict[str, np.ndarray | Recipe] = dict(state.get_values(masked))
+    for path, recipe in drawn.items():
+        if path not in new and weights.digest(start[path]) == recipe.digest:
+            start[path] = recipe
+    for kernel, constant in zip(masked.kernels, masked.constants):
+        if kernel.path in drawn:
+            scale = (1.0 if constant is None else constant) * masked.factor(new[kernel.path])
+            start[kernel.path] = weights.scaled(drawn[kernel.path], signed=constant is not None, scale=scale)
+    return start
