@@ -14,13 +14,19 @@ FINAL = np.array([0.6, -0.1, -0.3, -0.9, 0.2])
 def test_contract(name, rng):
     criterion = criteria.get(name)
     initial, final = rng.normal(size=(2, 4, 3, 2)).astype(np.float32)
+    gradient = None if criteria.needs(name).gradient is None else rng.normal(size=(4, 3, 2)).astype(np.float32)
     initial[0], final[0] = 0, 0  # pruned weights arrive as zeros
     before = initial.copy(), final.copy()
-    scores = criterion(initial, final, rng=np.random.default_rng(3))
+
+    def scored(final):
+        return criteria.score(criterion, initial, final, rng=np.random.default_rng(3), gradient=gradient)
+
+    scores = scored(final)
     assert scores.shape == initial.shape and not np.isnan(scores).any()
-    assert np.array_equal(scores, criterion(initial, final, rng=np.random.default_rng(3)))
+    assert np.array_equal(scores, scored(final))
     assert np.array_equal(before, (initial, final))
     assert criterion.__doc__
+    assert criteria.needs(name).trained != np.array_equal(scores, scored(final + 1))  # it says whether it looks at them
 
 
 @pytest.mark.parametrize(
@@ -68,6 +74,36 @@ def test_random_takes_its_chance_from_the_generator():
     assert np.array_equal(draw[0], draw[1]) and not np.array_equal(draw[0], draw[2])
 
 
+@pytest.mark.parametrize(
+    ("name", "best_first"),
+    [("snip", [2, 4, 3, 1, 0]), ("grad", [2, 0, 1, 3, 4]), ("grasp", [2, 0, 1, 3, 4]), ("synflow", [2, 0, 1, 3, 4])],
+)
+def test_ranking_by_gradients(name, best_first):
+    gradient = {
+        "snip": np.array([0.1, -0.1, 0.9, -0.3, 0.4]),
+        "grad": np.array([-0.8, 0.7, 0.9, -0.3, 0.1]),
+        "grasp": np.array([0.5, -0.1, 0.9, 0.1, -0.4]),
+        "synflow": np.array([6.0, 2.5, 9.0, 0.5, 0.1]),
+    }[name]
+    scores = criteria.get(name)(INITIAL, FINAL, rng=None, gradient=gradient)
+    assert np.argsort(-scores, kind="stable").tolist() == best_first
+
+
+def test_criteria_say_what_they_need():
+    assert criteria.needs("large_final") == criteria.Needs(gradient=None, trained=True, iterations=1)
+    assert criteria.needs("synflow") == criteria.Needs("synaptic_flow", trained=False, iterations=100)
+    assert criteria.needs(lambda initial, final, *, rng: final) == criteria.Needs()
+    untrained = {name for name in criteria.registry if not criteria.needs(name).trained}
+    assert untrained == {"large_init", "small_init", "random", "snip", "grad", "grasp", "synflow"}
+    for iterations in (0, 1.5):
+        with pytest.raises(LotteryError, match=f"iterations of at least 1, a whole number, but received {iterations}"):
+            criteria.register(lambda *_: 0, "mine", iterations=iterations)
+    assert "mine" not in criteria.registry
+    with pytest.raises(LotteryError, match="without gradients for gradual pruning, but received 'snip'"):
+        criteria.without_gradient("snip", "gradual pruning")
+    assert criteria.without_gradient("movement", "gradual pruning") is criteria.movement
+
+
 def test_registry_accepts_functions_and_names_the_known():
     def mine(initial, final, *, rng):
         return final
@@ -77,4 +113,4 @@ def test_registry_accepts_functions_and_names_the_known():
         criteria.get("larg_final")
     with pytest.raises(LotteryError, match="registered already"):
         criteria.register(mine, "large_final")
-    assert len(set(criteria.registry)) == 13
+    assert len(set(criteria.registry)) == 17

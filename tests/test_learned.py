@@ -164,6 +164,7 @@ def test_saved_in_the_middle_it_goes_on(tmp_path, dense_net, blobs):
     masked.compile(keras.optimizers.SGD(1.0, momentum=0.9), keras.losses.SparseCategoricalCrossentropy(True))
     masked.fit(*blobs, verbose=0, shuffle=False)
     masked.save(tmp_path / "half.keras")
+    assert len(masked._trainable_variables) == 2  # the scores are its own, the frozen weights are not saved twice
     again = keras.models.load_model(tmp_path / "half.keras")
     assert not [v for v in again.model.variables if v.trainable]
     for model in (masked, again):

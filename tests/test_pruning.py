@@ -76,10 +76,11 @@ def test_the_same_as_a_round_of_the_search(conv_net):
 
 def test_every_criterion_prunes_or_says_what_it_needs(conv_net):
     initial = {path: 0.5 * np.array(v) for path, v in state.named_variables(conv_net).items()}
+    probe = np.ones((20, 8, 8, 4), "float32"), np.eye(20, 10, dtype="float32"), "mse"
     for name in criteria.registry:
         model = keras.models.clone_model(conv_net)
         model.set_weights(conv_net.get_weights())
-        masked = tfl.prune(model, 0.3, criterion=name, initial=initial)
+        masked = tfl.prune(model, 0.3, criterion=name, initial=initial, probe=probe)
         assert masks.density(tfl.get_masks(masked)) == pytest.approx(0.3, abs=2e-3)
 
 

@@ -46,6 +46,7 @@ _MODULES = (
     "criteria",
     "data",
     "errors",
+    "gradients",
     "masks",
     "models",
     "policies",

@@ -10,7 +10,8 @@ A criterion is `criterion(initial, final, *, rng) -> scores`:
 
 The names and formulas are those of Zhou et al., "Deconstructing Lottery Tickets" (2019, arXiv 1905.01067, section 2
 and Table 1 of its supplement). Ranking is not a criterion's business: counts are exact and ties go to the lower index,
-where the authors' release breaks them at random.
+where the authors' release breaks them at random. The last four, `snip`, `grad`, `grasp` and `synflow`, choose before
+training, from the initial weights and a gradient at them.
 
 Your own criterion is a function in your own file:
 
@@ -21,16 +22,93 @@ Your own criterion is a function in your own file:
 >>> get("large_sum") is large_sum
 True
 >>> _ = registry._functions.pop("large_sum")
+
+and one that says that it needs a gradient is given it, an array of the kernel's shape that is 0 at pruned weights:
+
+>>> @register(gradient="loss", trained=False)
+... def downhill(initial, final, *, rng, gradient):
+...     return -gradient * initial
+>>> needs("downhill")
+Needs(gradient='loss', trained=False, iterations=1)
+>>> _ = registry._functions.pop("downhill")
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 
+from tf_lottery.errors import LotteryError
 from tf_lottery.registry import Registry
 
 registry = Registry("criterion")
-register, get = registry.register, registry.get
+get = registry.get
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a criterion needs beside the initial weights.
+
+    Attributes:
+      gradient: The gradient that it is given as the keyword `gradient`, taken at the initial weights under the present mask:
+        a name from `gradients` (`"loss"`, `"hessian_gradient"` or `"synaptic_flow"`) or a function, or None.
+      trained: Whether it looks at the final weights.
+      iterations: In how many steps a round is to be made, each with new scores under the mask that the step before left;
+        after step k of n the share (1 - p)^(k / n) of the weights is kept.
+    """
+
+    gradient: str | Callable | None = None
+    trained: bool = True
+    iterations: int = 1
+
+
+def register(function: Callable | None = None, name: str | None = None, **needed) -> Callable:
+    """Registers a criterion, with what it needs: the fields of `Needs`; usable as a decorator, with or without them.
+
+    Raises:
+      LotteryError: If the name is taken by another function, or `iterations` is not a whole number of at least 1.
+    """
+    if function is None:
+        return lambda function: register(function, name, **needed)
+    wanted = Needs(**needed)
+    if not isinstance(wanted.iterations, int) or wanted.iterations < 1:
+        raise LotteryError(f"Expected iterations of at least 1, a whole number, but received {wanted.iterations!r}.")
+    registry.register(function, name)
+    if needed:
+        function.needs = wanted
+    return function
+
+
+def needs(criterion: str | Callable) -> Needs:
+    """What a criterion, a name or a function, needs; a function that says nothing needs trained weights and no gradient."""
+    wanted = getattr(get(criterion), "needs", None)
+    return wanted if isinstance(wanted, Needs) else Needs()
+
+
+def without_gradient(criterion: str | Callable, where: str) -> Callable:
+    """The criterion, if it can be had in the middle of a training.
+
+    Raises:
+      LotteryError: If it needs a gradient.
+    """
+    criterion = get(criterion)
+    if needs(criterion).gradient is not None:
+        raise LotteryError(
+            f"Expected a criterion without gradients for {where}, but received {name_of(criterion)!r}, which prunes before training: "
+            "use tf_lottery.prune or find_ticket."
+        )
+    return criterion
+
+
+def score(criterion: Callable, initial, final, *, rng, gradient=None) -> np.ndarray:
+    """The criterion's scores of one kernel; it sees the gradient only if there is one."""
+    return criterion(initial, final, rng=rng, **({} if gradient is None else {"gradient": gradient}))
+
+
+def name_of(criterion: Callable) -> str:
+    return getattr(criterion, "__name__", repr(criterion))
 
 
 @register
@@ -45,13 +123,13 @@ def small_final(initial, final, *, rng):
     return -np.abs(final)
 
 
-@register
+@register(trained=False)
 def large_init(initial, final, *, rng):
     """`|w_i|`: magnitude at the start; training is not looked at."""
     return np.abs(initial)
 
 
-@register
+@register(trained=False)
 def small_init(initial, final, *, rng):
     """`-|w_i|`: a control."""
     return -np.abs(initial)
@@ -85,7 +163,7 @@ def movement(initial, final, *, rng):
     return np.abs(final - initial)
 
 
-@register
+@register(trained=False)
 def random(initial, final, *, rng):
     """Uniform chance in [0, 1), from `rng`: the random mask of the same layer-wise densities."""
     return rng.random(np.shape(final))
@@ -121,6 +199,42 @@ def magnitude_increase_same_sign(initial, final, *, rng):
 def magnitude_increase_diff_sign(initial, final, *, rng):
     """`|w_f| - |w_i|` where the sign flipped; every other weight ranks below all of those; a control."""
     return np.where(np.sign(initial) * final < 0, np.abs(final) - np.abs(initial), -np.inf)
+
+
+@register(gradient="loss", trained=False)
+def snip(initial, final, *, rng, gradient):
+    """`|g w_i|`, g the gradient of the loss on one batch: how much the loss depends on the connection at all.
+
+    Lee et al., "SNIP" (2019, arXiv 1810.02340, section 4.1); their network is pruned at once, before training:
+    `one_shot=True`, `scope="global"`.
+    """
+    return np.abs(gradient * initial)
+
+
+@register(gradient="loss", trained=False)
+def grad(initial, final, *, rng, gradient):
+    """`|g|`, g the gradient of the loss on one batch; in the release of Zhou et al. (2019) beside `snip`."""
+    return np.abs(gradient)
+
+
+@register(gradient="hessian_gradient", trained=False)
+def grasp(initial, final, *, rng, gradient):
+    """`w_i (H g)`, H the Hessian of the loss on one batch and g its gradient: what the flow of gradients rests on.
+
+    Wang et al., "Picking Winning Tickets Before Training by Preserving Gradient Flow" (2020, arXiv 2002.07376, section 4),
+    remove the weights of the highest `S = -w (H g)`; ranked globally, at once.
+    """
+    return gradient * initial
+
+
+@register(gradient="synaptic_flow", trained=False, iterations=100)
+def synflow(initial, final, *, rng, gradient):
+    """`|w_i| dR/d|w_i|`, R the sum of the outputs of the net of absolute weights for an input of ones: no data, no loss.
+
+    Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic flow" (2020, arXiv
+    2006.05467, section 6 and algorithm 1): 100 iterations, ranked globally, with `scope="global"`.
+    """
+    return np.abs(initial) * gradient
 
 
 def _rank_share(values):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import keras
@@ -173,25 +173,26 @@ def run_supermask(
     for r, _ in missing:
         model, trainer = _problem(settings, dataset, r)
         trained = _Train(trainer, display, r, [0])
-        learned = (
-            supermask.train(
-                model,
-                trained,
-                by=settings.by,
-                density=settings.density,
-                signed_constant=settings.signed_constant,
-                rescale=settings.rescale,
-                accuracy=trainer.test_accuracy,
-                samples=settings.samples,
-                prunable=settings.prunable,
-                seed=settings.seed + r,
-            )
-            for _ in range(1)
-        )
-        run.open(spec, _versions())
-        _write(run, r, learned, trained, display)
+        _write(run, r, _learned(model, trained, settings, r, lambda: run.open(spec, _versions())), trained, display)
     run.write_supermasks()
     return bool(missing)
+
+
+def _learned(model, trained: _Train, settings: SupermaskSettings, replicate: int, then: Callable) -> Iterator[Ticket]:
+    """One supermask; `then` is called when it is there."""
+    ticket = supermask.train(
+        model,
+        trained,
+        by=settings.by,
+        density=settings.density,
+        signed_constant=settings.signed_constant,
+        rescale=settings.rescale,
+        samples=settings.samples,
+        prunable=settings.prunable,
+        seed=settings.seed + replicate,
+    )
+    then()
+    yield ticket
 
 
 def evaluate_supermasks(
@@ -232,6 +233,7 @@ def evaluate_supermasks(
             trainer.test_accuracy,
             criterion=chosen,
             densities=densities,
+            probe=trainer.probe,
             signed_constant=settings.signed_constant == "std",
             seed=settings.seed + r,
         ):
@@ -261,6 +263,11 @@ class _Train:
     def __init__(self, trainer, display: Display, replicate: int, levels: Sequence[int]):
         self.trainer, self.display, self.replicate, self.levels = trainer, display, replicate, iter(levels)
         self.level = None
+        self.test_accuracy = trainer.test_accuracy
+
+    @property
+    def probe(self):
+        return self.trainer.probe
 
     def __call__(self, model, callbacks):
         self.level = next(self.levels)

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import keras
 import numpy as np
 
-from tf_lottery import layers, masks, state, treatments, weights
+from tf_lottery import gradients, layers, masks, state, treatments, weights
 from tf_lottery.errors import LotteryError
+from tf_lottery.gradients import Probe
 from tf_lottery.rounds import Rounds, names, numbers, treat
 from tf_lottery.ticket import Ticket
 from tf_lottery.weights import Fraction, Kernel, Prunable
@@ -38,6 +39,7 @@ def find_ticket(
     reset: str = "each_level",
     start_from: Ticket | Sequence[Ticket] = (),
     prunable: Prunable = None,
+    probe: Probe | None = None,
     seed: int = 0,
 ) -> Iterator[Ticket]:
     """Finds winning tickets by iterative pruning; yields one ticket a level.
@@ -68,6 +70,9 @@ def find_ticket(
         where an uninterrupted search would have, give the first and the last ticket of that search: `one_shot`,
         `reset="at_end"` and the constant treatments look back at the first.
       prunable: Which variables are prunable, if not the kernels; see `weights.prunable_kernels`.
+      probe: The batch, `(x, y)` or `(x, y, loss)`, that `snip`, `grad`, `grasp` and other criteria take gradients on, at the
+        level's initial weights: with `one_shot=True` every level is pruned before training. By default the `probe` of the
+        `Trainer`; without a loss the compiled model's.
       seed: Decides everything random in the search: drawn weights, shuffles, random scores.
 
     Yields:
@@ -96,6 +101,7 @@ def find_ticket(
     rounds = Rounds(
         [weights.prune_fractions(kernels.values(), prune_fraction)] * levels,
         lambda path, seed: weights.draw(kernels[path], seed),
+        lambda kind, masks, values: gradients.take(masked, kind, probe, masks, values),
         criterion=criterion,
         survivors=survivors,
         pruned=pruned,
@@ -104,6 +110,7 @@ def find_ticket(
         reset=reset,
         seed=seed,
     )
+    probe = gradients.checked(rounds.criterion, probe, otherwise=train)
     found = {
         **names(criterion=rounds.criterion, survivors=rounds.survivors, pruned=rounds.pruned),
         **names(prune_fraction=prune_fraction, scope=scope, rewind_to=rewind_to),

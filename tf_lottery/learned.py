@@ -36,7 +36,7 @@ from tf_lottery.errors import LotteryError
 from tf_lottery.weights import Kernel, Prunable
 
 CONSTANTS = ("none", "std", "kaiming")
-DEFAULTS = {"learning": ("none", True), "edge_popup": ("kaiming", False)}  # signed_constant and rescale
+DEFAULTS = {"learning": "none", "edge_popup": "kaiming"}  # the rules, and the signed_constant of each
 
 
 class Learned:
@@ -52,13 +52,12 @@ class Learned:
         by: str = "learning",
         density: float = 0.5,
         signed_constant: str | None = None,
-        rescale: bool | None = None,
+        rescale: bool = True,
         seed: int = 0,
         **kwargs,
     ):
         _check(by, density, signed_constant)
-        constant, factor = DEFAULTS[by]
-        signed_constant, rescale = signed_constant or constant, factor if rescale is None else rescale
+        signed_constant = signed_constant or DEFAULTS[by]
         self.rule = {"by": by, "density": density, "signed_constant": signed_constant, "rescale": rescale, "seed": seed}
         super().__init__(inner, prunable, **kwargs)
 
@@ -81,9 +80,7 @@ class Learned:
             self._frozen[i].assign(values)
             self._scores.append(self._add_array(kernel, f"score_{i}", "zeros", trainable=True))
             self._scores[i].assign(self._first_scores(kernel, i))
-        self._thawed = [v for v in self.inner.variables if v.trainable]
-        for variable in self._thawed:
-            variable.trainable = False
+        self._freeze()
 
     def _first_scores(self, kernel: Kernel, index: int) -> np.ndarray:
         shape, density = tuple(kernel.variable.shape), self.rule["density"]
@@ -143,10 +140,16 @@ class Learned:
             frozen = weights.value_of(self._frozen[index])
             kernel.variable.assign(frozen * mask * np.float32(self.factor(mask)))
 
+    def _freeze(self) -> None:
+        trainable = [v for v in self.inner.variables if v.trainable]
+        self._was_trainable = {id(v) for v in trainable}  # not the variables themselves: Keras would save them here too
+        for variable in trainable:
+            variable.trainable = False
+
     def thaw(self) -> None:
         """Makes the wrapped model's own variables trainable again."""
-        for variable in self._thawed if self.kernels else ():
-            variable.trainable = True
+        for variable in self.inner.variables if self.kernels else ():
+            variable.trainable |= id(variable) in self._was_trainable
 
     def get_config(self) -> dict:
         config = super().get_config()
@@ -171,7 +174,7 @@ def wrap(
     by: str = "learning",
     density: float = 0.5,
     signed_constant: str | None = None,
-    rescale: bool | None = None,
+    rescale: bool = True,
     seed: int = 0,
 ) -> SupermaskLayer | SupermaskModel:
     """Freezes all weights of a model and gives every prunable one a score to train: compile and fit what is returned.
@@ -185,7 +188,7 @@ def wrap(
         sqrt(2 / fan_in) with `"kaiming"` (Ramanujan et al.); with `"none"` they are `w` itself. By default `"none"` with
         learning, `"kaiming"` with edge_popup.
       rescale: Multiply the kept weights: by (weights / kept weights) of the sample with learning, which is Dynamic Weight
-        Rescaling and the default there, and by sqrt(1 / density) with edge_popup, where it is not.
+        Rescaling, and by sqrt(1 / density) with edge_popup, the paper's scaled initialisation.
       seed: Decides the samples of training, and the first scores of edge_popup.
 
     Raises:

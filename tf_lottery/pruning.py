@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import numpy as np
 
-from tf_lottery import criteria, masks, patterns, state, weights
+from tf_lottery import criteria, gradients, masks, patterns, state, weights
 from tf_lottery.errors import LotteryError
+from tf_lottery.gradients import Probe
 from tf_lottery.layers import MaskedLayer, MaskedModel, wrap
 from tf_lottery.masks import Arrays
 from tf_lottery.weights import Prunable
@@ -34,9 +35,10 @@ def prune(
     sparsity_m_by_n: Sequence[int] | None = None,
     initial: Mapping[str, np.ndarray] | None = None,
     prunable: Prunable = None,
+    probe: Probe | None = None,
     seed: int = 0,
 ) -> MaskedModel | MaskedLayer:
-    """Prunes a model at once, as it is: no data, no training, no callback.
+    """Prunes a model at once, as it is: no training, no callback, and no data unless the criterion wants a gradient on some.
 
     Args:
       model: A built Keras 3 model or layer, trained or not, plain or wrapped; its pruned weights become zero in place.
@@ -51,8 +53,11 @@ def prune(
       block_pooling_type: A block's score: the `"AVG"` or the `"MAX"` of its weights' scores.
       sparsity_m_by_n: `(m, n)`: m zeros in every n consecutive inputs, `(2, 4)` for "2:4", in place of a density. For kernels of rank
         2 and 4; others are left dense, with a warning. Of a group that is cut short at the end, n - m inputs are kept too.
-      initial: The weights before training, `{path: array}`, for criteria that look at them.
+      initial: The weights before training, `{path: array}`, for criteria that look at them. Criteria that need a gradient take
+        it there; by default the model counts as untrained as it is.
       prunable: What to prune, if not the kernels; see `weights.prunable_kernels`.
+      probe: The batch, `(x, y)` or `(x, y, loss)`, that `snip`, `grad`, `grasp` and other criteria take gradients on; without a
+        loss the compiled model's.
       seed: For criteria that need chance.
 
     Returns:
@@ -67,6 +72,14 @@ def prune(
     >>> {path: int(mask.sum()) for path, mask in state.get_masks(prune(model, 0.25)).items()}.values()
     dict_values([32, 16])
 
+    Before training, by the loss on one batch:
+
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(4)])
+    >>> x, y = np.ones((100, 8), "float32"), np.zeros((100, 4), "float32")
+    >>> masked = prune(model, 0.25, criterion="snip", scope="global", probe=(x, y, "mse"))
+    >>> masks.density(state.get_masks(masked))
+    0.25
+
     Reference: Han et al. (2015, arXiv 1506.02626) for magnitude; TF-MOT issue 621 asks for it.
     """
     pruner = Pruner(
@@ -80,8 +93,9 @@ def prune(
     )
     if (density is None) == (sparsity_m_by_n is None):
         raise LotteryError("Expected either a density or sparsity_m_by_n, but received both or neither.")
+    probe = gradients.checked(pruner.criterion, probe)
     masked = wrap(model, prunable)
-    pruner.prepare(masked, initial)
+    pruner.prepare(masked, initial, probe)
     if density is None:
         densities = {}  # the pattern has its own
     elif isinstance(density, Mapping):
@@ -124,9 +138,9 @@ class Pruner:
             raise LotteryError(
                 "Expected sparsity_m_by_n alone, but received it together with block_size, scope='global' or a distribution."
             )
-        self.model, self.initial = None, None
+        self.model, self.initial, self.probe = None, None, None
 
-    def prepare(self, model, initial: Mapping[str, np.ndarray] | None) -> None:
+    def prepare(self, model, initial: Mapping[str, np.ndarray] | None, probe: Probe | None = None) -> None:
         """Binds the pruner to a wrapped model, after a look whether they fit; `initial` may be None if nobody asks for it."""
         self.kernels = {kernel.path: kernel.variable for kernel in state.masked_kernels(model)}
         self.shapes = {path: tuple(variable.shape) for path, variable in self.kernels.items()}
@@ -141,7 +155,7 @@ class Pruner:
             warnings.warn(
                 f"sparsity_m_by_n serves kernels of rank 2 and 4; left dense: {', '.join(skipped)}", stacklevel=3
             )
-        self.model, self.initial = model, initial
+        self.model, self.initial, self.probe = model, initial, probe
 
     def shared_out(self, density: float) -> dict[str, float]:
         """The density of each kernel, if they are to have `density` together."""
@@ -153,33 +167,40 @@ class Pruner:
         return densities
 
     def __call__(self, densities: Mapping[str, float]) -> None:
-        """Prunes; the masks only shrink."""
-        old = state.get_masks(self.model)
-        scores = self._scores(old)
+        """Prunes, in as many steps as the criterion wants; the masks only shrink."""
+        rng, present = np.random.default_rng(self.seed), state.get_masks(self.model)
+        steps = 1 if self.m_by_n else criteria.needs(self.criterion).iterations
+        for step in range(1, steps + 1):
+            shares = {path: density ** (step / steps) for path, density in densities.items()}
+            new = self._pruned(present, self._scores(present, rng), shares)
+            present = present | new
+        state.set_masks(self.model, new)
+
+    def _pruned(self, old: Arrays, scores: Arrays, densities: Mapping[str, float]) -> Arrays:
         if self.m_by_n:
-            new = {
+            return {
                 path: mask * patterns.m_by_n(np.where(mask, scores[path], -np.inf), *self.m_by_n)
                 for path, mask in old.items()
                 if mask.ndim in (2, 4)
             }
-        elif self.block_size == (1, 1):
-            new = masks.prune_to(old, scores, densities, scope=self.scope)
-        else:
-            new = self._in_blocks(old, scores, densities)
-        state.set_masks(self.model, new)
+        if self.block_size == (1, 1):
+            return masks.prune_to(old, scores, densities, scope=self.scope)
+        return self._in_blocks(old, scores, densities)
 
-    def _scores(self, old: Arrays) -> Arrays:
-        rng = np.random.default_rng(self.seed)
-        scores = {}
+    def _scores(self, old: Arrays, rng: np.random.Generator) -> Arrays:
+        scores, found, starts = {}, {}, self.initial
+        if (kind := criteria.needs(self.criterion).gradient) is not None:
+            starts = state.get_values(self.model) | dict(self.initial or {})
+            found = gradients.take(self.model, kind, self.probe, old, starts)
         for path, mask in old.items():
             final = weights.value_of(self.kernels[path]) * mask
             if not np.isfinite(final).all():
                 raise LotteryError(
                     f"Expected finite weights to prune, but {path!r} holds NaN or infinity: the training diverged."
                 )
-            initial = None if self.initial is None else self.initial[path] * mask
+            initial = None if starts is None else starts[path] * mask
             try:
-                scores[path] = self.criterion(initial, final, rng=rng)
+                scores[path] = criteria.score(self.criterion, initial, final, rng=rng, gradient=found.get(path))
             except TypeError as error:
                 if initial is not None or "NoneType" not in str(error):
                     raise

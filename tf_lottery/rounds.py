@@ -18,6 +18,8 @@ from tf_lottery.ticket import Ticket
 
 RESETS = ("each_level", "at_end")
 Draw = Callable[[str, int], np.ndarray]  # (kernel path, seed) -> a fresh sample of the kernel
+# (kind, masks, the values of all variables) -> the gradient of each kernel there
+Gradients = Callable[[str | Callable, Arrays, Arrays], Arrays]
 
 
 class Rounds:
@@ -26,6 +28,8 @@ class Rounds:
     Args:
       fractions: For each round, first to last, the share of its remaining weights that each kernel loses.
       draw: `draw(path, seed)` returns a fresh sample of a kernel from its layer's own initializer.
+      gradients: `gradients(kind, masks, values)` returns a gradient for each kernel, for criteria that need one: it is taken at
+        the initial weights of the level that the round starts from, under its masks.
 
     Raises:
       LotteryError: If an argument is out of range or unknown.
@@ -35,6 +39,7 @@ class Rounds:
         self,
         fractions: Sequence[Mapping[str, float]],
         draw: Draw,
+        gradients: Gradients | None = None,
         *,
         criterion: str | Callable = "large_final",
         survivors: str | Callable = "rewind",
@@ -44,7 +49,7 @@ class Rounds:
         reset: str = "each_level",
         seed: int = 0,
     ):
-        self.fractions, self.draw = fractions, draw
+        self.fractions, self.draw, self.gradients = fractions, draw, gradients
         self.criterion = criteria.get(criterion)
         self.survivors, self.pruned = treatments.get_survivors(survivors), treatments.get_pruned(pruned)
         self.scope, self.one_shot, self.reset, self.seed = scope, one_shot, reset, seed
@@ -65,7 +70,7 @@ class Rounds:
         """The level after `last`, not trained yet; `first` is the trained dense level of the same search."""
         level = last.level + 1
         parent = first if self.one_shot else last
-        new = masks.prune(parent.masks, self._scores(parent, level), self._fractions(level), scope=self.scope)
+        new = self.masks(parent, level)
         going_on = self.reset == "at_end" and level < self.levels
         initial = first.initial if self.reset == "at_end" and not going_on else parent.initial
         survivors = treatments.keep if going_on else self.survivors
@@ -88,11 +93,36 @@ class Rounds:
         paths = self.fractions[0]
         return {path: 1 - float(np.prod([1 - f[path] for f in self.fractions[:level]])) for path in paths}
 
-    def _scores(self, parent: Ticket, level: int) -> Arrays:
+    def masks(self, parent: Ticket, level: int) -> Arrays:
+        """The masks of `level`, pruned from those of `parent` in as many steps as the criterion wants."""
         rng = np.random.default_rng([self.seed, level, 2])
+        fractions, steps = self._fractions(level), criteria.needs(self.criterion).iterations
+        new = parent.masks
+        for step in range(1, steps + 1):
+            scores = self._scores(parent, new, rng)
+            if step > 1:  # each step counts from the round's start, so that the last one has the exact count
+                scores = {path: np.where(mask, scores[path], -np.inf) for path, mask in new.items()}
+            if step < steps:
+                shares = {path: 1 - (1 - fraction) ** (step / steps) for path, fraction in fractions.items()}
+            else:
+                shares = fractions
+            new = masks.prune(parent.masks, scores, shares, scope=self.scope)
+        return new
+
+    def _scores(self, parent: Ticket, present: Arrays, rng: np.random.Generator) -> Arrays:
+        kind, gradients = criteria.needs(self.criterion).gradient, {}
+        if kind is not None:  # what the round has pruned so far is 0; what was pruned before is what it is frozen at
+            values = {path: parent.initial[path] * (parent.masks[path] <= mask) for path, mask in present.items()}
+            gradients = self.gradients(kind, present, {**parent.initial, **values})
         return {
-            path: self.criterion(parent.initial[path] * mask, parent.final[path] * mask, rng=rng)
-            for path, mask in parent.masks.items()
+            path: criteria.score(
+                self.criterion,
+                parent.initial[path] * mask,
+                parent.final[path] * mask,
+                rng=rng,
+                gradient=gradients.get(path),
+            )
+            for path, mask in present.items()
         }
 
 
@@ -120,7 +150,7 @@ def treat(
     Raises:
       LotteryError: If a treatment returns something else than finite values in the kernel's shape.
     """
-    rng = np.random.default_rng(seed)
+    rng, rng_of_pruned = np.random.default_rng(seed), np.random.default_rng([*np.atleast_1d(seed), 3])
     start = dict(final if survivors is treatments.keep else initial)
     for path, mask in new.items():
         draw_seed = int(rng.integers(2**31))
@@ -137,7 +167,7 @@ def treat(
                 f"Expected {getattr(survivors, '__name__', survivors)} to return finite values of shape "
                 f"{initial[path].shape} for kernel {path!r}, but received others (shape {np.shape(values)})."
             )
-        values = pruned(values, initial[path], final[path], mask=mask)
+        values = pruned(values, initial[path], final[path], mask=mask, rng=rng_of_pruned)
         start[path] = np.asarray(values, initial[path].dtype)
     return start
 

@@ -87,10 +87,10 @@ class SupermaskSettings(Problem):
         "Weights are their sign times a constant: none, std (of the kernel's initial weights) or kaiming (sqrt(2 / fan_in)). "
         "Default: none; with edge_popup kaiming.",
     )
-    rescale: bool | None = setting(
-        None,
-        "Multiply kept weights: with learning by (weights / kept weights), Dynamic Weight Rescaling, on by default; with "
-        "edge_popup by sqrt(1 / density), off by default.",
+    rescale: bool = setting(
+        True,
+        "Multiply kept weights: with learning by (weights / kept weights), Dynamic Weight Rescaling; with edge_popup by "
+        "sqrt(1 / density).",
     )
     samples: int = setting(10, "How many sampled masks to measure at the end, with learning.")
     criterion: str = setting("all", "With --by=rule: the criteria, as in large_final,large_final_same_sign.")

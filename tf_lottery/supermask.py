@@ -11,17 +11,19 @@ Randomly Weighted Neural Network?" (2020, arXiv 1911.13299).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import keras
 import numpy as np
 
-from tf_lottery import criteria, layers, masks, state, weights
+from tf_lottery import criteria, gradients, layers, masks, state, weights
 from tf_lottery.errors import LotteryError
 from tf_lottery.find import Train
+from tf_lottery.gradients import Probe
 from tf_lottery.learned import Learned, wrap
-from tf_lottery.rounds import names, numbers
+from tf_lottery.rounds import Rounds, numbers
 from tf_lottery.ticket import Recipe, Ticket
 from tf_lottery.weights import Prunable
 
@@ -47,6 +49,7 @@ def evaluate(
     criterion: str | Callable | Sequence[str | Callable] = "large_final_same_sign",
     densities: Sequence[float | Mapping[str, float]] = tuple(0.8**k for k in range(25)),
     signed_constant: bool = False,
+    probe: Probe | None = None,
     seed: int = 0,
 ) -> Iterator[Evaluated]:
     """Measures untrained networks under masks by rule, one-shot: `w_i * m(w_i, w_f)`.
@@ -60,6 +63,7 @@ def evaluate(
         keys of `weights.prune_fractions`.
       signed_constant: Measure `sign(w_i) * s` in place of `w_i`; `s` is the standard deviation of the kernel's initial weights, all
         of them.
+      probe: As for `find_ticket`, for criteria that need a gradient; that of a `Trainer` is `trainer.probe`.
       seed: For criteria that need chance.
 
     Yields:
@@ -96,33 +100,43 @@ def evaluate(
             else {kernel.path: density for kernel in kernels}
         )
     dense = state.in_paths_of(masked, dense)
+    for function in functions:
+        if dense.final is None and criteria.needs(function).trained:
+            raise LotteryError(
+                f"Expected the final weights of a dense network for criterion {criteria.name_of(function)!r}, but this ticket was "
+                "never trained."
+            )
     if dense.final is None:
-        raise LotteryError(
-            "Expected the final weights of a dense network, but this ticket was never trained: its criteria look at them."
-        )
-    return _evaluate(masked, dense, accuracy, functions, per_kernel, signed_constant, seed)
+        dense = dataclasses.replace(dense, final=dense.initial)
+    probes = [gradients.checked(function, probe) for function in functions]
 
+    def new_masks(function, probe, densities):
+        """Those of one round that goes from the dense network to these densities at once."""
 
-def _evaluate(masked, dense, accuracy, functions, densities, signed_constant, seed) -> Iterator[Evaluated]:
-    own, variables = state.get_values(masked), state.named_variables(masked)
-    start = dict(dense.initial)
-    for path in dense.masks if signed_constant else ():
-        start[path] = np.sign(start[path]) * np.std(start[path])
-    try:
-        for path, value in start.items():
-            variables[path].assign(value)
-        for function in functions:
-            rng = np.random.default_rng(seed)
-            scores = {path: function(dense.initial[path], dense.final[path], rng=rng) for path in dense.masks}
-            for per_kernel in densities:
-                new = masks.prune_to(dense.masks, scores, per_kernel)
-                for path, mask in new.items():
-                    variables[path].assign(start[path] * mask)
-                name = names(criterion=function)["criterion"]
-                yield Evaluated(name, signed_constant, masks.density(new), float(accuracy(masked.inner)))
-    finally:
-        for path, value in own.items():
-            variables[path].assign(value)
+        def take(kind, at_masks, values):
+            return gradients.take(masked, kind, probe, at_masks, values)
+
+        fractions = {path: 1 - density for path, density in densities.items()}
+        return Rounds([fractions], None, take, criterion=function, seed=seed).masks(dense, 1)
+
+    def measurements() -> Iterator[Evaluated]:
+        own, variables = state.get_values(masked), state.named_variables(masked)
+        start = dict(dense.initial)
+        for path in dense.masks if signed_constant else ():
+            start[path] = np.sign(start[path]) * np.std(start[path])
+        for function, own_probe in zip(functions, probes):
+            for densities in per_kernel:
+                new = new_masks(function, own_probe, densities)
+                try:
+                    for path, value in start.items():
+                        variables[path].assign(value * new[path] if path in new else value)
+                    measured = float(accuracy(masked.inner))
+                finally:
+                    for path, value in own.items():
+                        variables[path].assign(value)
+                yield Evaluated(criteria.name_of(function), signed_constant, masks.density(new), measured)
+
+    return measurements()
 
 
 def train(
@@ -132,7 +146,7 @@ def train(
     by: str = "learning",
     density: float = 0.5,
     signed_constant: str | None = None,
-    rescale: bool | None = None,
+    rescale: bool = True,
     accuracy: Accuracy | None = None,
     samples: int = 10,
     prunable: Prunable = None,

@@ -58,7 +58,7 @@ class RewindSurvivors(tfmot.sparsity.keras.UpdatePruningStep):
     Args:
       survivors: What kept weights start from; a name from `treatments` or a function.
       rewind_to: The step of the dense level whose weights the survivors rewind to; 0 = the initialisation.
-      criterion: What to keep; a name from `criteria` or a function.
+      criterion: What to keep; a name from `criteria` or a function, without a gradient.
       scope: Whether scores compete within each `"layer"` or in the `"global"` network.
       seed: Decides everything random in the search: drawn weights, shuffles, random scores.
 
@@ -99,7 +99,8 @@ class RewindSurvivors(tfmot.sparsity.keras.UpdatePruningStep):
             raise LotteryError(
                 "Expected the schedule in prune_low_magnitude(model, pruning_schedule=...), but RewindSurvivors received it."
             )
-        self.survivors, self.criterion = treatments.get_survivors(survivors), criteria.get(criterion)
+        self.survivors = treatments.get_survivors(survivors)
+        self.criterion = criteria.without_gradient(criterion, "RewindSurvivors")
         check_scope(scope, {})
         if not isinstance(rewind_to, int) or rewind_to < 0:
             raise LotteryError(f"Expected rewind_to to be a step, 0 or later, but received {rewind_to!r}.")

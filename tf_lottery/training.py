@@ -16,8 +16,11 @@ import tensorflow as tf
 
 from tf_lottery.errors import DataError, LotteryError, NonFiniteLossError
 from tf_lottery.examples import BatchOrder, Examples, check_labels, check_metric, check_shapes, checked_set
+from tf_lottery.gradients import Probe
 from tf_lottery.layers import gradient_masks
-from tf_lottery.loop import EVAL_BATCH, Loop, accuracy_for
+from tf_lottery.loop import EVAL_BATCH, Evaluation, Loop, accuracy_for
+
+PROBE = 128  # examples: the batch of SNIP (Lee et al., 2019) for CIFAR; for MNIST it has 100
 
 
 class Trainer:
@@ -109,6 +112,7 @@ class Trainer:
         self.jit_compile, self.device_bytes = jit_compile, device_bytes
         self.curve: list[dict] = []
         self._loop: Loop | None = None
+        self._evaluation: Evaluation | None = None
         self._resident = tuple(map(tf.constant, self.sets["train"])) if self._fits("train") else None
         self._evaluated = {name: self._parts(name) for name in self.sets if name != "train"}
 
@@ -155,13 +159,38 @@ class Trainer:
             if "test" in self.sets and row["test_accuracy"] is None:
                 final = loop.values()
                 loop.assign(values)
-                row["test_accuracy"] = self._evaluate(loop, "test")[1]
+                row["test_accuracy"] = self._evaluate(loop.evaluate, "test")[1]
                 loop.assign(final)
             metrics |= {f"early_stop_{key}": value for key, value in row.items() if key != "train_loss"}
         last = self.curve[-1]
         metrics |= {f"final_{key}": last[key] for key in last if key in _FINAL}
         metrics["seconds"] = round(time.perf_counter() - began, 3)
         return metrics
+
+    @property
+    def probe(self) -> Probe:
+        """One batch of the training set, `(x, y, loss)`: 128 examples at random, or all of a smaller set, augmented if training is.
+
+        What criteria that need a gradient take it on; decided by `seed`, and the same each time.
+        """
+        x, y = self.sets["train"]
+        rng = np.random.default_rng([self.seed, 0, 4])  # epoch e is shuffled by [seed, e]
+        rows = np.sort(rng.permutation(len(y))[:PROBE])
+        x, y = tf.constant(x[rows]), tf.constant(y[rows])
+        return x if self.augment is None else self.augment(x, tf.constant([self.seed, 0])), y, self.loss
+
+    def test_accuracy(self, model: keras.Model) -> float:
+        """The accuracy of a model on the test set, as it is: nothing is trained.
+
+        Raises:
+          DataError: If the Trainer was given no test set, or one that does not fit the model.
+        """
+        if "test" not in self.sets:
+            raise DataError("Expected a Trainer with a test set, but it was given none.")
+        check_shapes(model, *self.sets["test"])
+        if self._evaluation is None or self._evaluation.model is not model:
+            self._evaluation = Evaluation(model, self.loss, self.metric)
+        return self._evaluate(self._evaluation, "test")[1]
 
     def _train(self, loop: Loop, callbacks) -> Iterator[tuple[int, int, float]]:
         """Runs stretch after stretch; yields the step reached, the steps since the last one, and their mean loss."""
@@ -213,15 +242,15 @@ class Trainer:
     def _measure(self, loop: Loop, step: int, train_loss: float) -> dict:
         row = {"step": step, "train_loss": train_loss}
         if "validation" in self.sets:
-            row["validation_loss"], row["validation_accuracy"] = self._evaluate(loop, "validation")
+            row["validation_loss"], row["validation_accuracy"] = self._evaluate(loop.evaluate, "validation")
         if "test" in self.sets:
             due = step % self.test_every == 0 or step == self.steps
-            row["test_accuracy"] = self._evaluate(loop, "test")[1] if due else None
+            row["test_accuracy"] = self._evaluate(loop.evaluate, "test")[1] if due else None
         return row
 
-    def _evaluate(self, loop: Loop, name: str) -> tuple[float, float]:
+    def _evaluate(self, evaluate: Evaluation, name: str) -> tuple[float, float]:
         """Mean loss and mean metric over a whole set."""
-        sums = sum(loop.evaluate(x, y).numpy() for x, y in self._evaluated[name])
+        sums = sum(evaluate(x, y).numpy() for x, y in self._evaluated[name])
         return tuple((sums / len(self.sets[name][1])).tolist())
 
     def _fits(self, name: str) -> bool:

@@ -10,9 +10,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tf_lottery import state, treatments, weights
+from tf_lottery import gradients, state, treatments, weights
 from tf_lottery.callbacks.clock import Clock, updates
 from tf_lottery.errors import LotteryError
+from tf_lottery.gradients import Probe
 from tf_lottery.layers import MaskedModel, settle
 from tf_lottery.rounds import Rounds, names, numbers
 from tf_lottery.ticket import Ticket
@@ -38,6 +39,7 @@ class LotteryTicket(keras.callbacks.Callback):
       criterion, survivors, pruned, scope, one_shot, reset, seed: As for `find_ticket`.
       rewind_to: The step of level 0 whose weights the survivors rewind to; 0 = the initialisation.
       prune_fraction: A share for each kernel in place of the schedule's, as for `find_ticket`.
+      probe: The batch `(x, y)` for criteria that need a gradient, as for `find_ticket`.
       early_stopping: A `keras.callbacks.EarlyStopping` that is asked in every level anew: where it would stop the training, the
         level ends, with its best weights if it restores them. (An EarlyStopping in `callbacks` ends the whole search.)
       directory: A folder for `level_00.ticket`, `level_01.ticket` and so on, each written when its level begins and again when
@@ -80,6 +82,7 @@ class LotteryTicket(keras.callbacks.Callback):
         one_shot: bool = False,
         reset: str = "each_level",
         prune_fraction: Fraction | None = None,
+        probe: Probe | None = None,
         early_stopping: keras.callbacks.EarlyStopping | None = None,
         directory: str | Path | None = None,
         seed: int = 0,
@@ -94,7 +97,8 @@ class LotteryTicket(keras.callbacks.Callback):
         self.schedule, self.rewind_to, self.prune_fraction = schedule, rewind_to, prune_fraction
         self.options = {"criterion": criterion, "survivors": survivors, "pruned": pruned, "scope": scope}
         self.options |= {"one_shot": one_shot, "reset": reset, "seed": seed}
-        Rounds([], None, **self.options)  # bad options are refused here, before any training
+        rounds = Rounds([], None, **self.options)  # bad options are refused here, before any training
+        self.probe = gradients.checked(rounds.criterion, probe)
         self.early_stopping = early_stopping
         self.directory = None if directory is None else Path(directory)
         self.tickets: list[Ticket] = []
@@ -187,7 +191,12 @@ class LotteryTicket(keras.callbacks.Callback):
         kernels = {kernel.path: kernel for kernel in state.masked_kernels(model)}
         rates = self.prune_fraction
         shares = [weights.prune_fractions(list(kernels.values()), rates or share) for share in schedule.fractions]
-        self._rounds = Rounds(shares, lambda path, seed: weights.draw(kernels[path], seed), **self.options)
+        self._rounds = Rounds(
+            shares,
+            lambda path, seed: weights.draw(kernels[path], seed),
+            lambda kind, masks, values: gradients.take(model, kind, self.probe, masks, values),
+            **self.options,
+        )
         if self._rounds.pruned is not treatments.zero and not model._holds:
             raise LotteryError(
                 f"Expected a model wrapped with held=True for pruned={self._rounds.pruned.__name__!r}, but it holds zeros only."

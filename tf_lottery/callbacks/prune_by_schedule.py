@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
+from tf_lottery import criteria, state, weights
 from tf_lottery import masks as masks_lib
-from tf_lottery import state, weights
 from tf_lottery.callbacks.clock import Clock, due, updates
 from tf_lottery.errors import LotteryError
 from tf_lottery.layers import settle_all
@@ -33,7 +33,7 @@ class PruneBySchedule(keras.callbacks.Callback):
         each kernel, with the keys of `weights.prune_fractions`: `{"output": ..., "Conv2D": ..., "Dense": ...}`.
       criterion, scope, distribution, block_size, block_pooling_type, sparsity_m_by_n, seed: As for `prune`. With
         `sparsity_m_by_n` the pattern is chosen at the first step of the schedule, whatever its sparsity. In a mapping
-        `lambda step: (False, 0.0)` leaves a kernel dense.
+        `lambda step: (False, 0.0)` leaves a kernel dense. Criteria that need a gradient prune before training: use `prune`.
 
     Raises:
       LotteryError: If an argument is out of range; when the training begins, if it does not fit the model, the model was not
@@ -76,7 +76,7 @@ class PruneBySchedule(keras.callbacks.Callback):
                 )
         self.schedule = schedule
         self._pruner = Pruner(
-            criterion=criterion,
+            criterion=criteria.without_gradient(criterion, "PruneBySchedule"),
             scope=scope,
             distribution=distribution,
             block_size=block_size,
