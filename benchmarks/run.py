@@ -62,9 +62,10 @@ def masked(model, kept: float = 0.2):
     return wrapped
 
 
-def trainer_side(model, data, steps: int, rate: float, **options) -> Callable[[], float]:
+def trainer_side(model, data, steps: int, rate: float, optimizer=None, batch_size=60, **options) -> Callable[[], float]:
     """Milliseconds a step of `Trainer`."""
-    trainer = tfl.Trainer(*data, steps=steps, batch_size=60, optimizer=keras.optimizers.Adam(rate), **options)
+    optimizer = optimizer or keras.optimizers.Adam(rate)
+    trainer = tfl.Trainer(*data, steps=steps, batch_size=batch_size, optimizer=optimizer, **options)
     return lambda: 1e3 * trainer(model)["seconds"] / steps
 
 
@@ -119,6 +120,53 @@ def step_conv2() -> list[dict]:
         row("conv2: wrapped / plain in Keras fit", times, "fit_masked", "fit", "<= 1.10", "ms a step"),
         row("conv2: Trainer masked / dense", times, "trainer_masked", "trainer", "", "ms a step"),
     ]
+
+
+def step_supermask() -> list[dict]:
+    """Learned masks of LeNet, batch 250 and SGD with momentum, as Zhou et al. (2019) train them, against dense training."""
+    data, steps = images((28, 28, 1), 55_000), 400
+
+    def side(model, rate: float) -> Callable[[], float]:
+        sgd = keras.optimizers.SGD(rate, momentum=0.9)
+        return trainer_side(model, data, steps, rate, sgd, batch_size=250, eval_every=steps)
+
+    times = alternate(
+        15,
+        dense=side(lenet(), 0.01),
+        learning=side(tfl.supermask.wrap(lenet(), rescale=False), 100.0),
+        rescaled=side(tfl.supermask.wrap(lenet()), 100.0),
+        edge_popup=side(tfl.supermask.wrap(lenet(), by="edge_popup"), 1.0),
+    )
+    name = "LeNet-300-100 in Trainer, batch 250:"
+    return [
+        row(f"{name} learned supermask / dense", times, "learning", "dense", "<= 1.6", "ms a step"),
+        row(f"{name} learned supermask with rescaling / dense", times, "rescaled", "dense", "<= 1.6", "ms a step"),
+        row(f"{name} edge-popup / dense", times, "edge_popup", "dense", "", "ms a step"),
+    ]
+
+
+def masks_by_rule() -> list[dict]:
+    """25 densities of 13 criteria on 10,000 test images, against as many measurements of one network."""
+    test, model = images((28, 28, 1), 10_000), lenet()
+    trainer = tfl.Trainer(*test, test=test, steps=1)
+    dense = next(tfl.find_ticket(lenet(), tfl.Trainer(*test, steps=500), levels=1))
+    chosen = [name for name in tfl.criteria.registry if not tfl.criteria.needs(name).gradient]
+
+    def rule() -> float:
+        began = time.perf_counter()
+        rows = list(tfl.supermask.evaluate(model, dense, trainer.test_accuracy, criterion=chosen))
+        assert len(rows) == 25 * 13
+        return time.perf_counter() - began
+
+    def bare() -> float:
+        began = time.perf_counter()
+        for _ in range(25 * 13):
+            trainer.test_accuracy(model)
+        return time.perf_counter() - began
+
+    times = alternate(3, rule=rule, bare=bare)
+    name = "masks of 13 criteria at 25 densities, LeNet-300-100 on 10,000 images: all / the measurements alone"
+    return [row(name, times, "rule", "bare", "all < 30 s", "s")]
 
 
 def evaluation() -> list[dict]:
@@ -315,7 +363,17 @@ def row(name: str, times: dict[str, list[float]], above: str, below: str, target
     }
 
 
-BENCHMARKS = [step_lenet, step_conv2, evaluation, global_mask, gradual_lenet, gradual_mobilenet, mask_update]
+BENCHMARKS = [
+    step_lenet,
+    step_conv2,
+    step_supermask,
+    masks_by_rule,
+    evaluation,
+    global_mask,
+    gradual_lenet,
+    gradual_mobilenet,
+    mask_update,
+]
 
 
 def machine() -> dict:

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 TFMOT = (ROOT / "docs" / "tfmot.md").read_text()
+DECONSTRUCTING = (ROOT / "docs" / "deconstructing.md").read_text()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
@@ -32,6 +33,12 @@ def test_python_of_the_readme_runs(code, tmp_path, monkeypatch):
 def test_python_of_the_tfmot_page_runs(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "tfmot.md", "exec"), {})
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", DECONSTRUCTING, re.DOTALL), ids=range(5))
+def test_python_of_the_deconstructing_page_runs(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "deconstructing.md", "exec"), {})
 
 
 def test_each_feature_of_tfmot_has_its_test():
