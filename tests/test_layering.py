@@ -28,7 +28,7 @@ FLOORS = [
     {"examples", "loop", "training", "find", "supermask"},  # procedure
     {"tfmot"},  # border
     {"models", "data"},  # problems: registry and Keras
-    {"settings", "experiment", "report", "claims_plan", "claims", "claims_figures", "claims_page"},
+    {"settings", "experiment", "report", "claims"},
     {"bin"},
 ]
 WITHOUT_TENSORFLOW = [
@@ -37,7 +37,6 @@ WITHOUT_TENSORFLOW = [
     "settings",
     "report",
     "claims",
-    "claims_page",
     "bin.main",
     "bin.find",
     "bin.branch",

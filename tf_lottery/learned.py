@@ -217,14 +217,14 @@ def bernoulli(logits, seed):
     """
     count, units = logits.shape.num_elements(), logits.shape[-1]
     words = tf.random.stateless_uniform((-(-count // 8) + units,), seed, None, None, tf.uint64, alg="philox")
-    fractions = tf.cast(_shifted(words[:units], 40), logits.dtype) * 2.0**-24
+    fractions = tf.cast(_shifted(words[:units], 40), tf.float32) * 2.0**-24
     drawn = tf.concat([_shifted(words[units:], shift) & 255 for shift in range(0, 64, 8)], 0)
-    drawn = tf.cast(tf.reshape(drawn[:count], logits.shape), logits.dtype)
-    probabilities = tf.sigmoid(logits)
+    drawn = tf.cast(tf.reshape(drawn[:count], logits.shape), tf.float32)
+    probabilities = tf.sigmoid(tf.cast(logits, tf.float32))
     sample = tf.cast(drawn + fractions < 256.0 * probabilities, logits.dtype)
 
     def straight_through(upstream):
-        return upstream * probabilities * (1.0 - probabilities), None
+        return upstream * tf.cast(probabilities * (1.0 - probabilities), logits.dtype), None
 
     return sample, straight_through
 
@@ -244,7 +244,7 @@ def _is_top(sizes, count: int):
 
     The bits of floats that are not negative order them like whole numbers; 31 counts cost less than a sort.
     """
-    bits = tf.bitcast(tf.reshape(tf.stop_gradient(sizes), [-1]), tf.int32)
+    bits = tf.bitcast(tf.cast(tf.reshape(tf.stop_gradient(sizes), [-1]), tf.float32), tf.int32)
     index = tf.range(tf.size(bits))
 
     def highest(holds, digits: int):

@@ -10,6 +10,7 @@ import matplotlib as mpl
 mpl.use("Agg")  # files only; no screen is needed
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from tf_lottery.errors import LotteryError
@@ -75,14 +76,18 @@ def write(run: Run, folder: Path, levels: Sequence[int] | None = None) -> list[P
     written = []
     with plt.rc_context(STYLE):
         for name, draw in figures.items():
-            figure = draw()
-            with whole_file(folder / name) as unfinished:
-                figure.savefig(unfinished)
-            plt.close(figure)
+            save(draw(), folder / name)
             written.append(folder / name)
     with whole_file(folder / "table.md") as unfinished:
         unfinished.write_text(_table(series))
     return [*written, folder / "table.md"]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure and lets go of it."""
+    with whole_file(path) as unfinished:
+        figure.savefig(unfinished)
+    plt.close(figure)
 
 
 def _against_density(series: Series, column: str, label: str, scale: float):
@@ -106,9 +111,9 @@ def _against_density(series: Series, column: str, label: str, scale: float):
             elinewidth=0.8,
             label=name,
         )
-    _density_axis(axes, [100 * level.density.mean for _, levels in series for level in levels])
+    density_axis(axes, [100 * level.density.mean for _, levels in series for level in levels])
     if column.endswith("accuracy"):
-        axes.set_ylim(*_readable_range(series, column, scale))
+        axes.set_ylim(*readable_range(series, column, scale))
     else:
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -119,7 +124,7 @@ def _against_density(series: Series, column: str, label: str, scale: float):
     return figure
 
 
-def _density_axis(axes: Axes, densities: Sequence[float]) -> None:
+def density_axis(axes: Axes, densities: Sequence[float]) -> None:
     """Percent of weights remaining, dense on the left, as the papers draw it; labels at the densities measured."""
     axes.set_xscale("log")
     axes.set_xlim(1.1 * max(densities), min(densities) / 1.15)
@@ -134,7 +139,7 @@ def _density_axis(axes: Axes, densities: Sequence[float]) -> None:
     axes.set_xlabel("weights remaining (%)")
 
 
-def _readable_range(series: Series, column: str, scale: float) -> tuple[float, float]:
+def readable_range(series: Series, column: str, scale: float) -> tuple[float, float]:
     """The axis leaves out collapsed points: it goes ten times as far below the dense network as the best ticket above."""
     values = [scale * getattr(level, column).mean for level in series[0][1]]
     lowest = min(scale * getattr(level, column).low for _, levels in series for level in levels)

@@ -167,11 +167,14 @@ class Run:
         return rows
 
     def write_rule(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes what was measured of masks by rule, in the place of older rows with the same signed_constant."""
-        path = self.folder / "supermask_by_rule.csv"
-        signs = {row["signed_constant"] for row in rows}
-        others = [row for row in self.rule() if row["signed_constant"] not in signs]
-        _write_csv(path, RULE, [*others, *rows])
+        """Writes what was measured of masks by rule, in the place of older rows of the same criterion, constant and replicate."""
+
+        def part(row):
+            return row["replicate"], row["criterion"], row["signed_constant"]
+
+        new = set(map(part, rows))
+        others = [row for row in self.rule() if part(row) not in new]
+        _write_csv(self.folder / "supermask_by_rule.csv", RULE, [*others, *rows])
 
     def rule(self) -> list[dict[str, Any]]:
         """The rows of supermask_by_rule.csv; none if there is no such file."""

@@ -13,6 +13,7 @@ COMMANDS = {
     "find": "find winning tickets: train, prune, rewind, again, over replicates",
     "branch": "retrain levels of a finished run from other weights or with random masks",
     "supermask": "find masks that make untrained weights perform, by rule, by learning or by edge_popup",
+    "claims": "check the papers' claims, one by one, and write a page about them",
     "report": "draw the figures of a run from its result files",
 }
 

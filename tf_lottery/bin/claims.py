@@ -1,0 +1,164 @@
+"""Check the papers' claims: run what they need, say which hold, and write a page with figures.
+
+usage: tf-lottery claims [--scale=quick|full] [flags]
+
+The scale quick takes minutes on two cores (MNIST-1D, and MNIST with little training); full is the papers' protocol on MNIST and takes
+hours. Each claim is shown with its source, the published and the measured figure, and whether it holds by a rule that the page
+states. The runs are ordinary ones in RESULTS_DIR/claims_SCALE; the same command goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tf_lottery import claims
+from tf_lottery.bin import main as main_lib
+from tf_lottery.bin.display import LevelDisplay
+from tf_lottery.bin.flags import Flags
+from tf_lottery.claims.evidence import Result
+from tf_lottery.claims.plan import PLANS, Plan, plan
+from tf_lottery.errors import DataError
+from tf_lottery.settings import setting
+
+
+@dataclass(frozen=True)
+class Checking:
+    """Which claims, and where everything lies."""
+
+    scale: str = setting("quick", f"How much to run: {' or '.join(PLANS)}.")
+    claim: str | None = setting(
+        None, f"Run and show these only, as in reinit_is_worse,reinit_is_slower. All: {', '.join(claims.registry)}."
+    )
+    results_dir: str = setting("results", "The folder of all runs; those of the claims are in its folder claims_SCALE.")
+    data_dir: str | None = setting(
+        None, "Where TFDS data are prepared. Default: $TFDS_DATA_DIR, else TFDS's own folder."
+    )
+    output: str | None = setting(None, "The folder of the page. Default: the folder page beside the runs.")
+    replicate: int | None = setting(
+        None, "Work on this replicate only; several processes can share the runs in this way."
+    )
+    train: bool = setting(True, "Train what is missing; with --notrain the page is written from what is there.")
+    dry_run: bool = setting(False, "Print the runs and what of each is missing, and do nothing.")
+    quiet: bool = setting(False, "Show no progress, only the closing table.")
+
+
+class RunsDisplay(LevelDisplay):
+    """One line for each finished replicate of a run: a plan has hundreds of levels.
+
+    Args:
+      steps: Training steps of everything that is missing.
+      quiet: Show nothing.
+    """
+
+    def __init__(self, steps: int, quiet: bool = False):
+        super().__init__(1, steps, quiet)
+        self.run, self.left, self.seconds = "", [], 0.0
+
+    def enter(self, run: str, left: Sequence[tuple[int, int]]) -> None:
+        """A run begins, of which these (replicate, level) are left to do."""
+        self.run, self.left, self.seconds = run, list(left), 0.0
+        self.progress.update(self.all, description=run)
+
+    def begin(self, replicate: int, level: int, density: float) -> Sequence:
+        callbacks = super().begin(replicate, level, density)
+        self.progress.update(self.all, description=f"{self.run}, replicate {replicate}, level {level}")
+        return callbacks
+
+    def done(self, row: Mapping[str, Any]) -> None:
+        self.left.remove((row["replicate"], row["level"]))
+        self.seconds += row["seconds"]
+        if not any(replicate == row["replicate"] for replicate, _ in self.left):
+            self.console.print(
+                f"{self.run}, replicate {row['replicate']}: {100 * row['early_stop_test_accuracy']:.2f} % test accuracy with "
+                f"{100 * row['density']:.3g} % of the weights at the last level, {self.seconds:.0f} s",
+                highlight=False,
+                soft_wrap=True,
+            )
+            self.seconds = 0.0
+
+
+def main(argv: list[str]) -> None:
+    (checking,) = Flags(__doc__, Checking).parse(argv)
+    chosen_plan = plan(checking.scale)
+    wanted = claims.chosen(chosen_plan, checking.claim)
+    folder = Path(checking.results_dir) / f"claims_{chosen_plan.scale}"
+    chosen_plan.check(folder)
+    names = [name for claim in wanted for name in claim.runs] if checking.claim else chosen_plan.names()
+    missing = chosen_plan.missing(names, folder, checking.replicate)
+    if checking.dry_run:
+        _print_missing(chosen_plan, names, missing, folder)
+        return
+    unavailable = _work(chosen_plan, missing, folder, checking) if checking.train and missing else {}
+
+    from tf_lottery.claims import page as page_lib
+
+    results = [claims.measure(claim, folder, chosen_plan, unavailable) for claim in claims.of_scale(chosen_plan)]
+    page = page_lib.write(results, chosen_plan, folder, Path(checking.output or folder / "page"))
+    shown = [result for result in results if result.claim in wanted]
+    _print_table(shown, chosen_plan)
+    for reason in unavailable.values():
+        print(f"Not run: {reason}")
+    print(page_lib.closing(shown))
+    if not missing:
+        print("All runs were finished already; nothing was trained.")
+    print(f"The page: {page}")
+
+
+def _work(plan: Plan, missing: Mapping[str, Sequence], folder: Path, checking: Checking) -> dict[str, str]:
+    """Does what is missing; returns the data sets that could not be had, and why."""
+    with main_lib.native_stderr_off():
+        from tf_lottery import experiment
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns where one process trains many models
+
+    unavailable: dict[str, str] = {}
+    steps = sum(plan[name].steps * len(left) for name, left in missing.items())
+    with RunsDisplay(steps, checking.quiet) as display:
+        for at, (name, left) in enumerate(missing.items(), 1):
+            dataset = plan[name].trunk.settings.dataset
+            if dataset in unavailable:
+                continue
+            display.enter(f"{at} of {len(missing)}: {name}", left)
+            try:
+                plan[name].work(experiment, folder, display, data_dir=checking.data_dir, replicate=checking.replicate)
+            except DataError as error:  # the other data sets' claims do not depend on it
+                unavailable[dataset] = str(error)
+    return unavailable
+
+
+def _print_missing(plan: Plan, names: Sequence[str], missing: Mapping[str, Sequence], folder: Path) -> None:
+    for experiment in plan.needed(names):
+        left = missing.get(experiment.name, ())
+        levels = f"{len(left)} of {experiment.replicates * len(experiment.levels())} levels are missing"
+        print(f"{experiment.name:<30} {levels if left else 'finished'}")
+    total = sum(len(left) * plan[name].steps for name, left in missing.items())
+    print(f"{sum(map(len, missing.values()))} levels, {total:,} training steps are missing in {folder}.")
+
+
+def _print_table(results: Sequence[Result], plan: Plan) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    colours = {"holds": "green", "does not hold": "red"}
+    table = Table(title=f"The claims, {plan.scale}", title_justify="left", show_lines=True)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("claim")
+    for result in results:
+        claim = result.claim
+        count = f", {result.replicates} replicate{'s' * (result.replicates != 1)}" if result.measured else ""
+        said = Text.assemble(
+            (claim.sentence(plan), "bold"),
+            f"\npublished: {claim.published} ({claim.source})",
+            f"\nmeasured: {result.figure()}{count}" if result.measured else f"\n{result.why}",
+        )
+        table.add_row(Text(result.verdict, colours.get(result.verdict, "yellow")), said)
+    Console(file=sys.stdout).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main_lib.guarded("claims", sys.argv[1:]))

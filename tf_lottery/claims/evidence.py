@@ -1,0 +1,306 @@
+"""What a claim is, what the result files say of it, and the verdict. No TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tf_lottery.claims.plan import Plan
+from tf_lottery.errors import LotteryError
+from tf_lottery.registry import Registry
+from tf_lottery.results import best_by_rule
+
+MARGIN = 0.5  # points by which a mean may miss a published figure, or a range over seeds, and still meet it
+GROUPS = {
+    "tickets": "Winning tickets",
+    "one_shot": "Iterative or one-shot",
+    "criteria": "What to keep: the criteria",
+    "signs": "What survivors start from: the signs",
+    "zeros": "What pruned weights hold: the zeros",
+    "by_rule": "Supermasks by rule",
+    "learned": "Supermasks by learning",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a claim measured.
+
+    Attributes:
+      values: One for each replicate, in the claim's unit.
+      holds: Whether the rule is met.
+      detail: The numbers that decide, in one sentence.
+    """
+
+    values: Sequence[float]
+    holds: bool
+    detail: str
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.values))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim and how it is checked.
+
+    Attributes:
+      name: For `--claim`.
+      check: `(evidence) -> Measured`.
+      group: The section of the page, a key of GROUPS.
+      runs: The experiments of the plan that it looks at.
+      source: Where it was made.
+      published: The published figure, in words.
+      rule: When it holds, in one sentence.
+      measures: What the measured figure is, in words.
+      unit: %, points or times.
+      seeds: The published figure's range over seeds, or the figure twice; None if it is not a figure to be met.
+      scales: Where it can be checked.
+      note: What to know where it does not hold: what was tried, and what is thought to be the cause.
+    """
+
+    name: str
+    check: Callable[[Evidence], Measured]
+    group: str
+    runs: tuple[str, ...]
+    source: str
+    published: str
+    rule: str
+    measures: str
+    unit: str
+    seeds: tuple[float, float] | None
+    scales: tuple[str, ...]
+    note: str = ""
+
+    def sentence(self, plan: Plan) -> str:
+        return _filled(self.check.__doc__, plan)
+
+    def in_words(self, plan: Plan) -> str:
+        """The rule with the plan's numbers."""
+        return _filled(self.rule, plan)
+
+    def measured(self, plan: Plan) -> str:
+        """What the measured figure is, with the plan's numbers."""
+        return _filled(self.measures, plan)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A claim, its verdict and what was measured; `why` says what is missing if nothing was."""
+
+    claim: Claim
+    verdict: str  # holds, does not hold, not enough runs, not run
+    replicates: int
+    measured: Measured | None = None
+    why: str = ""
+
+    def figure(self) -> str:
+        """Mean, smallest and largest value over replicates, with the unit."""
+        if self.measured is None:
+            return "–"
+        digits = 2 if self.claim.unit != "times" or max(map(abs, self.measured.values)) < 100 else 0
+        sign = "+" if self.claim.unit == "points" else ""
+        mean, low, high = (
+            f"{value:{sign}.{digits}f}"
+            for value in (self.measured.mean, min(self.measured.values), max(self.measured.values))
+        )
+        unit = self.claim.unit
+        return f"{mean} {unit}" if self.replicates == 1 else f"{mean} {unit} ({low} to {high})"
+
+    def numbers(self, plan: Plan) -> str:
+        """The numbers that decide, and how the mean lies to the published figure."""
+        return f"{self.measured.detail} {self.meets(plan)}".strip() if self.measured else ""
+
+    def meets(self, plan: Plan) -> str:
+        """One sentence: how the mean lies to the published figure; empty where there is none to be met."""
+        if self.measured is None or self.claim.seeds is None or not plan.published:
+            return ""
+        low, high = self.claim.seeds
+        name = f"{low:g} %" if low == high else f"range over seeds, {low:g} to {high:g} %"
+        outside = max(low - self.measured.mean, self.measured.mean - high, 0.0)
+        side = "below" if self.measured.mean < low else "above"
+        if not outside:
+            return f"The mean lies within the published {name}."
+        met = "within half a point of" if outside <= MARGIN else f"{outside:.1f} points {side}"
+        return f"The mean is {met} the published {name}."
+
+
+class Evidence:
+    """What the result files of a plan say, over the replicates that all runs in question have.
+
+    Args:
+      folder: Where the runs lie.
+      plan: What they are.
+      replicates: Which of their replicates count.
+      seeds: The published figure of the claim in question.
+    """
+
+    def __init__(self, folder: Path, plan: Plan, replicates: Iterable[int], seeds: tuple[float, float] | None = None):
+        self.folder, self.plan, self.replicates, self.seeds = folder, plan, sorted(replicates), seeds
+        self._summaries: dict[str, Mapping] = {}
+
+    def densities(self, name: str, at_most: float = 1.0, at_least: float = 0.0) -> list[float]:
+        """The densities of a run's levels within these bounds, largest first, the dense network left out.
+
+        A bound takes in the level nearest to it: a claim that says 3.6 % means the level with 3.58 %.
+        """
+        found = [float(np.mean(self._column(name, level, "density"))) for level in self._levels(name) if level > 0]
+        bounds = [nearest(found, bound) if 0 < bound < 1 else bound for bound in (at_least, at_most)]
+        return [density for density in found if bounds[0] <= density <= bounds[1]]
+
+    def accuracy(self, name: str, density: float = 1.0) -> np.ndarray:
+        """Test accuracy at early stop in percent, one for each replicate, at the level nearest to that density."""
+        return 100 * self._column(name, self._level(name, density), "early_stop_test_accuracy")
+
+    def step(self, name: str, density: float = 1.0) -> np.ndarray:
+        """The early-stop step, one for each replicate, at the level nearest to that density."""
+        return self._column(name, self._level(name, density), "early_stop_step")
+
+    def ahead(self, one: str, other: str, densities: Sequence[float]) -> np.ndarray:
+        """(densities, replicates): by how many points `one` is ahead of `other`."""
+        return np.stack([self.accuracy(one, density) - self.accuracy(other, density) for density in densities])
+
+    def learned(self, name: str) -> np.ndarray:
+        """Test accuracy in percent of learned masks: the mean of the sampled ones, or with edge_popup that of the mask."""
+        rows = {int(row["replicate"]): row for row in self.plan[name].rows(self.folder)}
+        own = (rows[replicate] for replicate in self.replicates)
+        return 100 * np.array([row["sampled_accuracy"] or row["mask_accuracy"] for row in own])
+
+    def learned_mean(self, name: str) -> float | None:
+        """The mean over all replicates there are of another run, for a comparison that no verdict rests on."""
+        rows = self.plan[name].rows(self.folder)
+        return 100 * float(np.mean([row["sampled_accuracy"] or row["mask_accuracy"] for row in rows])) if rows else None
+
+    def by_rule(self, criterion: str, signed_constant: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Test accuracy in percent of untrained networks under a criterion's masks, at each replicate's best density; and those."""
+        rows = [
+            row for row in self.plan["by_rule"].run(self.folder).rule() if row["signed_constant"] == signed_constant
+        ]
+        best = {row["replicate"]: row for row in best_by_rule(rows)[criterion]}
+        own = [best[replicate] for replicate in self.replicates]
+        return tuple(100 * np.array([row[column] for row in own]) for column in ("test_accuracy", "density"))
+
+    def _summary(self, name: str) -> Mapping[tuple[int, int], Mapping[str, float]]:
+        if name not in self._summaries:
+            rows = self.plan[name].rows(self.folder)
+            self._summaries[name] = {(int(row["level"]), int(row["replicate"])): row for row in rows}
+        return self._summaries[name]
+
+    def _levels(self, name: str) -> list[int]:
+        planned = set(self.plan[name].levels())  # a longer run than the plan's says no more than the plan's
+        return sorted({level for level, _ in self._summary(name)} & planned)
+
+    def _column(self, name: str, level: int, column: str) -> np.ndarray:
+        return np.array([self._summary(name)[level, replicate][column] for replicate in self.replicates])
+
+    def _level(self, name: str, density: float) -> int:
+        found = {float(np.mean(self._column(name, level, "density"))): level for level in self._levels(name)}
+        return found[nearest(found, density)]
+
+
+registry = Registry("claim")
+
+
+def claim(
+    *,
+    group: str,
+    runs: Sequence[str],
+    source: str,
+    published: str,
+    rule: str,
+    measures: str,
+    unit: str = "points",
+    seeds: tuple[float, float] | None = None,
+    scales: Sequence[str] = ("quick", "full"),
+    note: str = "",
+) -> Callable[[Callable], Callable]:
+    """Registers a function `(evidence) -> Measured` as a claim, under its name; the arguments are those of `Claim`."""
+
+    def decorate(check: Callable[[Evidence], Measured]) -> Callable:
+        made = Claim(
+            check.__name__,
+            check,
+            group,
+            tuple(runs),
+            source,
+            published,
+            rule,
+            measures,
+            unit,
+            seeds,
+            tuple(scales),
+            note,
+        )
+        registry.register(made, made.name)
+        return check
+
+    return decorate
+
+
+def of_scale(plan: Plan) -> list[Claim]:
+    """The claims that can be checked at the plan's scale, section by section."""
+    order = list(GROUPS)
+    return sorted((c for c in registry.values() if plan.scale in c.scales), key=lambda c: order.index(c.group))
+
+
+def chosen(plan: Plan, names: str | None) -> list[Claim]:
+    """The claims of a list of names as in `reinit_is_worse,reinit_is_slower`, or all of the plan's scale.
+
+    Raises:
+      LotteryError: If a name is unknown, or the claim cannot be checked at this scale.
+    """
+    known = {made.name: made for made in of_scale(plan)}
+    wanted = [name.strip() for name in names.split(",")] if names else list(known)
+    for name in wanted:
+        registry.get(name)
+        if name not in known:
+            raise LotteryError(
+                f"Expected claims that --scale={plan.scale} can check ({', '.join(known)}), but received {name!r}: its runs are "
+                f"those of --scale={' or '.join(registry[name].scales)}."
+            )
+    return [known[name] for name in wanted]
+
+
+def measure(claim: Claim, folder: Path, plan: Plan, unavailable: Mapping[str, str] | None = None) -> Result:
+    """Checks a claim against the result files in `folder`.
+
+    Args:
+      claim, folder, plan: Which, where and what was run there.
+      unavailable: Data sets that could not be had, and why.
+    """
+    measured = {name: plan[name].measured(folder) for name in claim.runs}
+    common = set.intersection(*measured.values())
+    enough = min(plan.enough, *(plan[name].replicates for name in claim.runs))
+    if len(common) >= enough:
+        found = claim.check(Evidence(folder, plan, common, claim.seeds))
+        return Result(claim, "holds" if found.holds else "does not hold", len(common), found)
+    unfinished = [name for name in claim.runs if len(measured[name]) < enough] or list(claim.runs)
+    for name in unfinished:
+        if reason := (unavailable or {}).get(plan[name].trunk.settings.dataset):
+            return Result(claim, "not run", len(common), why=f"Not run: {reason}")
+    why = (
+        f"It takes {enough} replicate{'s' * (enough > 1)} of {', '.join(unfinished)}, and there are not that many yet."
+    )
+    return Result(claim, "not enough runs", len(common), why=why)
+
+
+def beats(ahead: np.ndarray) -> bool:
+    """Whether differences (replicates,) are above 0 in the mean and in most replicates."""
+    return bool(np.mean(ahead) > 0 and 2 * np.count_nonzero(ahead > 0) > len(ahead))
+
+
+def nearest(densities: Iterable[float], density: float) -> float:
+    return min(densities, key=lambda found: abs(np.log(found / density)))
+
+
+def percent(density: float) -> str:
+    return f"{100 * density:.3g} %"
+
+
+def _filled(text: str, plan: Plan) -> str:
+    densities = {name: percent(getattr(plan, name)) for name in ("best", "fastest", "small", "smallest")}
+    return text.format(**densities, tolerance=f"{plan.tolerance:g}", gain=f"{plan.gain:g}")

@@ -1,0 +1,404 @@
+"""The runs behind the claims: what each scale consists of, what of it is missing, and how to work on that. No TensorFlow.
+
+Every experiment is an ordinary run, a branch of one, or masks by rule on one, in `<results_dir>/claims_<scale>/<name>`. So resuming
+is that of `experiment`, and `tf-lottery report` draws each.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tf_lottery import criteria
+from tf_lottery.errors import LotteryError
+from tf_lottery.results import Run
+from tf_lottery.settings import BranchSettings, Settings, SupermaskSettings
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One set of results; the subclasses know which table holds its measurements and which function fills it.
+
+    Attributes:
+      name: The run's name; that of a branch as in `protocol/reinit`.
+      settings: What decides the results, resolved.
+      of: The search that a branch or masks by rule belong to.
+      retrained: The levels of a branch.
+    """
+
+    name: str
+    settings: Any
+    of: Search | None = None
+    retrained: tuple[int, ...] = ()
+    table: ClassVar[str] = "summary.csv"
+
+    @property
+    def trunk(self) -> Experiment:
+        """The run that model, data and replicates are those of."""
+        return self.of or self
+
+    @property
+    def replicates(self) -> int:
+        return self.trunk.settings.replicates
+
+    @property
+    def steps(self) -> int:
+        """Training steps of one level."""
+        return self.trunk.settings.steps
+
+    def run(self, folder: Path) -> Run:
+        return Run(folder / self.name)
+
+    def levels(self) -> tuple[int, ...]:
+        return (0,)
+
+    def rows(self, folder: Path) -> list[dict[str, Any]]:
+        """The rows of the table; none if there is no table yet."""
+        run = self.run(folder)
+        return run.summary() if (run.folder / self.table).is_file() else []
+
+    def measured(self, folder: Path) -> set[int]:
+        """The replicates whose measurements are complete, from the table alone."""
+        found: dict[int, set[int]] = {}
+        for row in self.rows(folder):
+            if row["early_stop_test_accuracy"] is not None:
+                found.setdefault(int(row["replicate"]), set()).add(int(row["level"]))
+        return {replicate for replicate, has in found.items() if has >= set(self.levels())}
+
+    def missing(self, folder: Path, only: int | None = None) -> list[tuple[int, int]]:
+        """(replicate, level) of what is left to do; of one replicate if `only` names it."""
+        if only is not None and only >= self.replicates:
+            return []
+        return self.run(folder).missing(self.replicates, self.levels(), only)
+
+    def work(self, experiment, folder: Path, display, **place) -> None:
+        """Does what is missing; `experiment` is the module of that name, which loads TensorFlow."""
+        raise NotImplementedError
+
+    def differs(self, folder: Path) -> str | None:
+        """In words, a setting in which the run on disk is not the plan's; None if there is none."""
+        spec = self.run(folder).spec()
+        now = json.loads(json.dumps(dataclasses.asdict(self.settings)))
+        for key, value in spec["settings"].items() if spec else ():
+            default = value is None or key not in now  # what an older version left open, or knew and this one does not
+            if not default and now[key] != value and key not in ("replicates", "levels"):
+                return f"{key}={value!r} instead of {now[key]!r}"
+        return None
+
+
+class Search(Experiment):
+    """A run of `tf-lottery find`."""
+
+    def levels(self) -> tuple[int, ...]:
+        return tuple(range(self.settings.levels + 1))
+
+    def work(self, experiment, folder: Path, display, **place) -> None:
+        experiment.run_find(self.run(folder), self.settings, display, **place)
+        refresh(self.run(folder))
+
+
+class Branch(Experiment):
+    """A control of a search, at some of its levels."""
+
+    def run(self, folder: Path) -> Run:
+        return self.of.run(folder).branch(self.name.partition("/")[2])
+
+    def levels(self) -> tuple[int, ...]:
+        return self.retrained
+
+    def work(self, experiment, folder: Path, display, **place) -> None:
+        branch = self.run(folder)
+        experiment.run_branch(self.of.run(folder), branch.name, self.retrained, self.settings, display, **place)
+        refresh(branch)
+
+
+class Learned(Experiment):
+    """A run of `tf-lottery supermask`."""
+
+    table = "supermask.csv"
+
+    def rows(self, folder: Path) -> list[dict[str, Any]]:
+        return self.run(folder).supermasks()
+
+    def measured(self, folder: Path) -> set[int]:
+        return {int(row["replicate"]) for row in self.rows(folder)}
+
+    def work(self, experiment, folder: Path, display, **place) -> None:
+        experiment.run_supermask(self.run(folder), self.settings, display, **place)
+
+
+class ByRule(Experiment):
+    """Untrained networks under masks of the dense level of a search, with their initial weights and with signed constants.
+
+    All replicates are measured together, by the process that works on the last of them.
+    """
+
+    table = "supermask_by_rule.csv"
+
+    @property
+    def steps(self) -> int:
+        return 0
+
+    def run(self, folder: Path) -> Run:
+        return self.of.run(folder)
+
+    def rows(self, folder: Path) -> list[dict[str, Any]]:
+        return self.run(folder).rule()
+
+    def measured(self, folder: Path) -> set[int]:
+        wanted = {(name, signs) for name in criteria_by_rule() for signs in (False, True)}
+        found: dict[int, set] = {}
+        for row in self.rows(folder):
+            found.setdefault(row["replicate"], set()).add((row["criterion"], row["signed_constant"]))
+        return {replicate for replicate, rows in found.items() if rows >= wanted}
+
+    def missing(self, folder: Path, only: int | None = None) -> list[tuple[int, int]]:
+        done = self.measured(folder)
+        return [(r, 0) for r in range(self.replicates) if r not in done and only in (None, self.replicates - 1)]
+
+    def work(self, experiment, folder: Path, display, *, data_dir: str | None = None, **_) -> None:
+        if self.run(folder).missing(self.replicates, [0]):
+            return  # another process is at a dense level; the next start measures them
+        for constant in ("none", "std"):
+            settings = dataclasses.replace(self.settings, signed_constant=constant)
+            collections.deque(experiment.evaluate_supermasks(self.run(folder), settings, data_dir=data_dir), maxlen=0)
+
+    def differs(self, folder: Path) -> None:
+        return None  # spec.json is the search's
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The experiments of one scale, and the numbers that the claims speak of.
+
+    Attributes:
+      experiments: In the order in which they are run.
+      enough: How many replicates a verdict needs.
+      tolerance, because: What two test accuracies may differ by, in points, and still be called the same, and why.
+      gain: By how much the tickets' accuracy is to rise, in points.
+      best, fastest, small, smallest: Densities: where the gain is measured, where tickets learn fastest, from where on networks
+        are called small, and where the sweep ends.
+      published: Whether network, data and protocol are the papers', so that their figures can be met.
+      about: What this scale is, for the page.
+    """
+
+    scale: str
+    experiments: tuple[Experiment, ...]
+    enough: int
+    tolerance: float
+    because: str
+    gain: float
+    best: float
+    fastest: float
+    small: float
+    smallest: float
+    published: bool
+    about: str
+
+    def __getitem__(self, name: str) -> Experiment:
+        return next(experiment for experiment in self.experiments if experiment.name == name)
+
+    def names(self) -> list[str]:
+        return [experiment.name for experiment in self.experiments]
+
+    def needed(self, names: Iterable[str]) -> list[Experiment]:
+        """The experiments of those names and the runs they belong to, in the plan's order."""
+        wanted = {part for name in names for part in (name, self[name].trunk.name)}
+        return [experiment for experiment in self.experiments if experiment.name in wanted]
+
+    def missing(self, names: Iterable[str], folder: Path, only: int | None = None) -> dict[str, list[tuple[int, int]]]:
+        """For each experiment that is not finished the (replicate, level) that are left.
+
+        Raises:
+          LotteryError: If no run has a replicate of that number.
+        """
+        most = max(experiment.replicates for experiment in self.experiments)
+        if only is not None and not 0 <= only < most:
+            raise LotteryError(f"Expected a replicate from 0 to {most - 1}, but received replicate={only}.")
+        left = {experiment.name: experiment.missing(folder, only) for experiment in self.needed(names)}
+        return {name: levels for name, levels in left.items() if levels}
+
+    def check(self, folder: Path) -> None:
+        """
+        Raises:
+          LotteryError: If a run in the folder was made with other settings than the plan's.
+        """
+        for experiment in self.experiments:
+            if other := experiment.differs(folder):
+                raise LotteryError(
+                    f"Expected the runs of the plan {self.scale!r} in {folder}, but {experiment.name} was made with "
+                    f"{other}: remove that folder, or give another --results_dir."
+                )
+
+
+def criteria_by_rule() -> list[str]:
+    """The criteria that look at weights alone: those whose masks an untrained network is measured under."""
+    return [name for name, function in criteria.registry.items() if not criteria.needs(function).gradient]
+
+
+def refresh(run: Run) -> None:
+    """Writes the summary again if it lacks a level: two processes that end a level at once may leave one of them out."""
+    if len(run.finished()) != len(run.summary()):
+        run.write_summary()
+
+
+# What differs from a plain search, by the name of the run.
+SWEEP: Mapping[str, Mapping[str, Any]] = {
+    "large_final": {},
+    **{
+        name: {"survivors": name}
+        for treatment in ("reinit", "reshuffle", "constant")
+        for name in (treatment, f"{treatment}_same_sign")
+    },
+    **{
+        name: {"pruned": name}
+        for name in ("freeze_init", "variant_1", "variant_2", "variant_1_reshuffle", "variant_1_reverse")
+    },
+    **{
+        name: {"criterion": name}
+        for name in (
+            "magnitude_increase",
+            "movement",
+            "large_init_large_final",
+            "random",
+            "large_init",
+            "small_init",
+            "small_final",
+            "small_init_small_final",
+        )
+    },
+    "one_shot": {"one_shot": True},
+}
+SIGN_CRITERIA = (
+    "large_final_same_sign",
+    "large_final_diff_sign",
+    "magnitude_increase_same_sign",
+    "magnitude_increase_diff_sign",
+)
+LEARNED: Mapping[str, Mapping[str, Any]] = {
+    "learned_dwr": {"by": "learning"},
+    "learned": {"by": "learning", "rescale": False},
+    "learned_dwr_constant": {"by": "learning", "signed_constant": "std"},
+    "learned_constant": {"by": "learning", "rescale": False, "signed_constant": "std"},
+}
+
+
+def _searches(runs: Mapping[str, Mapping[str, Any]], **base) -> Iterator[Search]:
+    for name, changed in runs.items():
+        yield Search(name, Settings(**base, **changed).resolved())
+
+
+def _controls(of: Search, levels: tuple[int, ...]) -> Iterator[Branch]:
+    yield Branch(f"{of.name}/reinit", BranchSettings(survivors="reinit"), of, levels)
+    yield Branch(f"{of.name}/random_mask", BranchSettings(random_mask=True), of, levels)
+
+
+def _learned(runs: Mapping[str, Mapping[str, Any]], **base) -> Iterator[Learned]:
+    for name, changed in runs.items():
+        yield Learned(name, SupermaskSettings(**{**base, **changed}).resolved())
+
+
+def _by_rule(of: Search, densities: tuple[float, ...] | None = None) -> ByRule:
+    return ByRule("by_rule", SupermaskSettings(model=of.settings.model, by="rule", densities=densities).resolved(), of)
+
+
+def full() -> Plan:
+    """The papers' protocol: LeNet-300-100 on MNIST, 3 replicates."""
+    lenet = {"model": "lenet_300_100", "replicates": 3}
+    (protocol,) = _searches({"protocol": {}}, **lenet)
+    runs = {**SWEEP, **{name: {"criterion": name} for name in SIGN_CRITERIA}}
+    sweep = list(_searches(runs, **lenet, levels=15, steps=15_000, eval_every=200, test_every=15_000))
+    drops = {"by": "edge_popup", "lr_drops": (14_000, 18_000)}
+    masks = {**LEARNED, "edge_popup": {**drops, "rescale": True}, "edge_popup_unscaled": {**drops, "rescale": False}}
+    longer = {"replicates": 1, "steps": 110_000, "eval_every": 2_200, "test_every": 2_200}
+    long = {"learned_dwr_constant_long": {**LEARNED["learned_dwr_constant"], **longer}}
+    conv2 = SupermaskSettings(
+        model="conv2",
+        replicates=1,
+        steps=7_000,
+        batch_size=128,
+        learning_rate=200.0,
+        by="learning",
+        eval_every=350,
+        test_every=350,
+    )
+    return Plan(
+        "full",
+        (
+            protocol,
+            *_controls(protocol, (3, 7, 9, 12, 15, 18, 24)),
+            *sweep,
+            *_learned({**masks, **long}, **lenet, steps=22_000, eval_every=220, test_every=220),
+            Learned("conv2_learned_dwr", conv2.resolved()),
+            _by_rule(protocol),
+        ),
+        enough=3,
+        tolerance=0.2,
+        because="the spread that Frankle et al. (2019, arXiv 1903.01611) give for this network",
+        gain=0.3,
+        best=0.135,
+        fastest=0.211,
+        small=0.07,
+        smallest=0.036,
+        published=True,
+        about="LeNet-300-100 on MNIST (55,000 / 5,000 / 10,000 images). `protocol` is the papers' full protocol: 24 rounds, 25 "
+        "trainings of 50,000 steps. The sweep over criteria, signs, zeros and one-shot pruning uses 15 levels of 15,000 steps; a "
+        "network that still learns then would end a little higher with more. Masks are learned in 22,000 steps (100 epochs), "
+        "those of `learned_dwr_constant_long` in 110,000 (500 epochs), one run; the paper took 2,000 epochs. `conv2_learned_dwr` is Conv-2 "
+        "on CIFAR-10, one run.",
+    )
+
+
+def quick() -> Plan:
+    """The same questions on MNIST-1D, and on MNIST with little training: minutes on two cores."""
+    (protocol,) = _searches({"protocol": {}}, replicates=3, levels=16, steps=1_000)
+    four_rounds = {"levels": 4, "prune_fraction": 1 - 0.8**4}  # in one: every fourth density of the protocol
+    sweep = _searches(SWEEP, replicates=3, steps=600, eval_every=25, test_every=600, **four_rounds)
+    lenet = {"model": "lenet_300_100", "replicates": 2}
+    (dense,) = _searches({"lenet_dense": {}}, **lenet, levels=1, steps=2_000, eval_every=100, test_every=2_000)
+    masks = {**LEARNED, "edge_popup": {"by": "edge_popup", "rescale": True, "lr_drops": (700, 900)}}
+    return Plan(
+        "quick",
+        (
+            protocol,
+            *_controls(protocol, (4, 8, 12, 16)),
+            *sweep,
+            dense,
+            *_learned(masks, **lenet, steps=1_100, eval_every=110, test_every=110),
+            _by_rule(dense, tuple(0.8**k for k in range(0, 17, 2))),
+        ),
+        enough=2,
+        tolerance=1.5,
+        because="one standard error of an accuracy of 64 % on 1,000 test examples",
+        gain=1.5,
+        best=0.134,
+        fastest=0.168,
+        small=0.069,
+        smallest=0.028,
+        published=False,
+        about="A small check of the same questions in minutes, not a reproduction: the published figures are those of "
+        "LeNet-300-100 on MNIST by the full protocol (`--scale=full`), and only the order can be compared. Tickets and their "
+        "controls are found on MNIST-1D (3,500 / 500 / 1,000 examples) with a residual 500-500-10 network: `protocol` has 16 "
+        "rounds and trainings of 1,000 steps, the sweep over criteria, signs, zeros and one-shot pruning has 4 levels of 600 "
+        "steps, at every fourth density of those. Supermasks are those of LeNet-300-100 on MNIST: by rule after 2,000 steps of dense "
+        "training, learned in 1,100 steps (5 epochs).",
+    )
+
+
+PLANS: dict[str, Callable[[], Plan]] = {"quick": quick, "full": full}
+
+
+def plan(scale: str) -> Plan:
+    """The plan of that scale.
+
+    Raises:
+      LotteryError: If there is none.
+    """
+    if scale not in PLANS:
+        raise LotteryError(f"Expected a scale ({', '.join(PLANS)}), but received {scale!r}.")
+    return PLANS[scale]()
