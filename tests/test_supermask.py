@@ -195,6 +195,65 @@ def test_with_a_fit_of_ones_own(dense_net, blobs):
     assert np.mean(np.argmax(model(blobs[0]), 1) == blobs[1]) > 0.8
 
 
+def test_a_training_that_fails_leaves_the_model_as_it_was(dense_net, blobs):
+    def interrupted(masked, callbacks):
+        masked.compile(keras.optimizers.SGD(3.0), keras.losses.SparseCategoricalCrossentropy(True))
+        masked.fit(*blobs, verbose=0)
+        raise KeyboardInterrupt
+
+    model = dense_net()
+    before = model.get_weights()
+    with pytest.raises(KeyboardInterrupt):
+        supermask.train(model, interrupted)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights()))
+    assert len(model.trainable_variables) == 4
+
+
+def test_a_trainer_without_a_test_set_measures_nothing(dense_net, blobs):
+    ticket = supermask.train(dense_net(), tfl.Trainer(*blobs, steps=2), by="edge_popup")
+    assert "mask_accuracy" not in ticket.metrics
+
+
+def test_an_empty_mask_is_told(dense_net, blobs):
+    with pytest.warns(UserWarning, match="keeps no weight of .*hidden/kernel"):
+        supermask.train(dense_net(), learner(blobs, steps=1, rate=1e-6), density=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"rescale": "no"}, "rescale to be True or False"),
+        ({"seed": 1.5}, "seed to be a whole number"),
+        ({"density": True}, "density in"),
+    ],
+)
+def test_bad_options_of_training(options, sentence, dense_net, blobs):
+    with pytest.raises(tfl.LotteryError, match=sentence):
+        supermask.train(dense_net(), learner(blobs), **options)
+
+
+def test_models_without_weights_and_other_tickets(dense_net, blobs, trainer, dense):
+    with pytest.raises(tfl.LotteryError, match="Expected a built model"):
+        supermask.train(keras.Sequential([keras.layers.Dense(3)]), learner(blobs))
+    *_, sparse = tfl.find_ticket(dense_net(), trainer, levels=1)
+    with pytest.raises(tfl.LotteryError, match="level 0, but received one of level 1"):
+        supermask.evaluate(dense_net(), sparse, trainer.test_accuracy)
+    with pytest.raises(tfl.LotteryError, match="signed_constant to be True or False"):
+        supermask.evaluate(dense_net(), dense, trainer.test_accuracy, signed_constant="none")
+
+
+def test_a_wrapped_model_loads_in_a_fresh_process(dense_net, tmp_path):
+    """After no more than the two imports."""
+    supermask.wrap(dense_net()).save(tmp_path / "s.keras")
+    tfl.wrap(dense_net()).save(tmp_path / "m.keras")
+    code = (
+        "import keras\nimport tf_lottery\n"
+        f"print([type(keras.models.load_model({str(tmp_path)!r} + f)).__name__ for f in ('/s.keras', '/m.keras')])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert out.stdout.strip() == "['SupermaskModel', 'MaskedModel']"
+
+
 @pytest.mark.parametrize("samples", [0, 2.5])
 def test_samples_are_counted(samples, dense_net, blobs):
     with pytest.raises(tfl.LotteryError, match="at least 1 sample"):
@@ -219,6 +278,9 @@ def test_the_command_learns_and_resumes(by, tmp_path, capsys):
     rows = rows_of(tmp_path / "s" / "supermask.csv")
     assert [row["replicate"] for row in rows] == ["0", "1"]
     assert all((row["sampled_accuracy"] == "") == (by == "edge_popup") for row in rows)
+    for other in (["branch", "--name=s", "--survivors=reinit"], ["supermask", "--by=rule", "--name=s"]):
+        assert main_lib.dispatch([*other, f"--results_dir={tmp_path}"]) == 1
+        assert "it was begun by another command" in capsys.readouterr().err
     before = (tmp_path / "s" / "supermask.csv").read_bytes()
     capsys.readouterr()
     assert main_lib.dispatch(argv) == 0
@@ -253,6 +315,7 @@ def test_the_command_by_rule(tmp_path, capsys):
         (["--by=edge_popup", "--density=0.0001"], "keeps none of the"),
         (["--by=learning", "--density=1"], "Expected a density in (0, 1) to start learning from"),
         (["--densities=many"], "expected numbers as in 0.5,0.2"),
+        (["--criterion=random"], "with by='rule' only"),
     ],
 )
 def test_what_the_command_refuses(flags, sentence, tmp_path, capsys):

@@ -7,6 +7,7 @@
 Names are loaded when they are first used, so that reading a ticket or asking for `--help` loads no TensorFlow.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,17 @@ _MODULES = (
 __all__ = [*sorted(_HOMES), *_MODULES]
 
 
+def _register() -> None:
+    """Makes what Keras saves of ours known to it, so that `keras.models.load_model` finds it after `import tf_lottery`.
+
+    Only where Keras is loaded already: otherwise the first name that is used does it.
+    """
+    keras = sys.modules.get("keras")
+    if keras is not None and keras.config.backend() == "tensorflow":
+        for module in ("layers", "learned", "training"):
+            import_module(f"{__name__}.{module}")
+
+
 def __getattr__(name: str):
     if name in _HOMES:
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
@@ -69,3 +81,6 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     return [*globals(), *__all__]
+
+
+_register()

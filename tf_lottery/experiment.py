@@ -109,7 +109,7 @@ def run_branch(
     """
     treatments.get_survivors(settings.survivors)  # known, before a folder is made
     treatments.get_pruned(settings.pruned)
-    base = Settings(**trunk.settings())
+    base = Settings.of(trunk)
     absent = trunk.missing(base.replicates, [0, *levels], replicate)
     if absent:
         raise LotteryError(
@@ -187,6 +187,7 @@ def _learned(model, trained: _Train, settings: SupermaskSettings, replicate: int
         density=settings.density,
         signed_constant=settings.signed_constant,
         rescale=settings.rescale,
+        accuracy=trained.test_accuracy,
         samples=settings.samples,
         prunable=settings.prunable,
         seed=settings.seed + replicate,
@@ -211,7 +212,7 @@ def evaluate_supermasks(
     Raises:
       LotteryError: If the run has no dense level, or a criterion or density is not possible.
     """
-    base = Settings(**run.settings())
+    base = Settings.of(run)
     absent = run.missing(base.replicates, [0], replicate)
     if absent:
         raise LotteryError(

@@ -56,7 +56,7 @@ class Learned:
         seed: int = 0,
         **kwargs,
     ):
-        _check(by, density, signed_constant)
+        _check(by, density, signed_constant, rescale, seed)
         signed_constant = signed_constant or DEFAULTS[by]
         self.rule = {"by": by, "density": density, "signed_constant": signed_constant, "rescale": rescale, "seed": seed}
         super().__init__(inner, prunable, **kwargs)
@@ -179,6 +179,8 @@ def wrap(
 ) -> SupermaskLayer | SupermaskModel:
     """Freezes all weights of a model and gives every prunable one a score to train: compile and fit what is returned.
 
+    The model's own variables are frozen until `strip`; statistics of batch normalisation still move.
+
     Args:
       model: A Keras 3 model or layer with the weights it was initialised with; it is shared, not copied.
       prunable: What to mask, if not the kernels; see `weights.prunable_kernels`.
@@ -198,6 +200,10 @@ def wrap(
     References: Zhou et al. (2019, arXiv 1905.01067), section 5; Ramanujan et al. (2020, arXiv 1911.13299), section 3.
     """
     weights.check_keras_3(model)
+    if isinstance(model, keras.Model) and not model.built:
+        raise LotteryError(
+            f"Expected a built model, but {model.name!r} has no weights yet: build it or call it on data first."
+        )
     if layers.masked_parts(model):
         raise LotteryError(
             f"Expected a plain model, but {model.name!r} is masked already: call tf_lottery.strip on it."
@@ -277,7 +283,11 @@ def _frozen_values(kernel: Kernel, signed_constant: str | None) -> tuple[np.ndar
     return np.sign(values) * np.asarray(constant, values.dtype), constant
 
 
-def _check(by, density, signed_constant) -> None:
+def _check(by, density, signed_constant, rescale, seed) -> None:
+    if not isinstance(rescale, bool) or not isinstance(seed, int):
+        raise LotteryError(
+            f"Expected rescale to be True or False and seed to be a whole number, but received {rescale!r} and {seed!r}."
+        )
     if by not in DEFAULTS:
         raise LotteryError(f"Expected by to be one of {', '.join(DEFAULTS)}, but received {by!r}.")
     if signed_constant not in (None, *CONSTANTS):
@@ -286,5 +296,5 @@ def _check(by, density, signed_constant) -> None:
         )
     if by == "edge_popup":
         masks.check_density(density)
-    elif not isinstance(density, numbers.Real) or not 0 < density < 1:
+    elif not isinstance(density, numbers.Real) or isinstance(density, bool) or not 0 < density < 1:
         raise LotteryError(f"Expected a density in (0, 1) to start learning from, but received {density!r}.")

@@ -71,6 +71,20 @@ class Settings(Problem):
         "each_level", "each_level, or at_end: train on between rounds and rewind only at the last level."
     )
 
+    @classmethod
+    def of(cls, run) -> Settings:
+        """The settings that a run of `tf-lottery find` was begun with.
+
+        Raises:
+          LotteryError: If it was never begun, or is a run of another command.
+        """
+        known = run.settings()
+        if unknown := known.keys() - {f.name for f in dataclasses.fields(cls)}:
+            raise LotteryError(
+                f"Expected a run of tf-lottery find in {run.folder}, but it was begun by another command, with {min(unknown)}."
+            )
+        return cls(**known)
+
 
 @dataclass(frozen=True)
 class SupermaskSettings(Problem):
@@ -93,7 +107,9 @@ class SupermaskSettings(Problem):
         "sqrt(1 / density).",
     )
     samples: int = setting(10, "How many sampled masks to measure at the end, with learning.")
-    criterion: str = setting("all", "With --by=rule: the criteria, as in large_final,large_final_same_sign.")
+    criterion: str = setting(
+        "all", "With --by=rule: the criteria, as in large_final,snip. all: those that need no gradient."
+    )
     densities: tuple[float, ...] | None = setting(
         None,
         "With --by=rule: the densities of each kernel, as in 0.5,0.2. Default: those of the run's rounds, up to 24.",
@@ -103,6 +119,10 @@ class SupermaskSettings(Problem):
         """The settings with the defaults of the rule, then of the model, in the place of None."""
         if self.by not in RULES:
             raise LotteryError(f"Expected by to be one of {', '.join(RULES)}, but received {self.by!r}.")
+        if self.by != "rule" and (self.criterion, self.densities) != ("all", None):
+            raise LotteryError(
+                "Expected criterion and densities with by='rule' only; the density of other masks is density."
+            )
         return super(SupermaskSettings, self._filled(RULES[self.by])).resolved()
 
 

@@ -12,6 +12,7 @@ Randomly Weighted Neural Network?" (2020, arXiv 1911.13299).
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -62,7 +63,7 @@ def evaluate(
       densities: Shares of the weights to keep in each kernel, in (0, 1]; or mappings with one for each kind of kernel, with the
         keys of `weights.prune_fractions`.
       signed_constant: Measure `sign(w_i) * s` in place of `w_i`; `s` is the standard deviation of the kernel's initial weights, all
-        of them.
+        of them. (It is what `"std"` is to `wrap`.)
       probe: As for `find_ticket`, for criteria that need a gradient; that of a `Trainer` is `trainer.probe`.
       seed: For criteria that need chance.
 
@@ -99,7 +100,11 @@ def evaluate(
             if isinstance(density, Mapping)
             else {kernel.path: density for kernel in kernels}
         )
+    if not isinstance(signed_constant, bool):
+        raise LotteryError(f"Expected signed_constant to be True or False, but received {signed_constant!r}.")
     dense = state.in_paths_of(masked, dense)
+    if not all(mask.all() for mask in dense.masks.values()):
+        raise LotteryError(f"Expected the ticket of a dense network, level 0, but received one of level {dense.level}.")
     for function in functions:
         if dense.final is None and criteria.needs(function).trained:
             raise LotteryError(
@@ -120,7 +125,7 @@ def evaluate(
         return Rounds([fractions], None, take, criterion=function, seed=seed).masks(dense, 1)
 
     def measurements() -> Iterator[Evaluated]:
-        own, variables = state.get_values(masked), state.named_variables(masked)
+        own = state.get_values(masked)
         start = dict(dense.initial)
         for path in dense.masks if signed_constant else ():
             start[path] = np.sign(start[path]) * np.std(start[path])
@@ -128,12 +133,10 @@ def evaluate(
             for densities in per_kernel:
                 new = new_masks(function, own_probe, densities)
                 try:
-                    for path, value in start.items():
-                        variables[path].assign(value * new[path] if path in new else value)
+                    _assign(masked, {path: value * new.get(path, 1) for path, value in start.items()})
                     measured = float(accuracy(masked.inner))
                 finally:
-                    for path, value in own.items():
-                        variables[path].assign(value)
+                    _assign(masked, own)
                 yield Evaluated(criteria.name_of(function), signed_constant, masks.density(new), measured)
 
     return measurements()
@@ -159,7 +162,8 @@ def train(
       train: As for `find_ticket`: a `Trainer`, or your own function around `model.fit`. With learning the gradients are
         small and learning rates large: Zhou et al. use SGD with momentum 0.9 and a rate of 100.
       by, density, signed_constant, rescale, prunable, seed: See `wrap`.
-      accuracy: `accuracy(model) -> number` for the measurements at the end; by default the `test_accuracy` of a Trainer.
+      accuracy: `accuracy(model) -> number` for the measurements at the end; by default the `test_accuracy` of a Trainer that has a
+        test set.
       samples: How many sampled masks to measure, with learning.
 
     Returns:
@@ -169,7 +173,10 @@ def train(
       and with learning `sampled_accuracy` with `_low` and `_high`: mean, least and largest over the sampled masks.
 
     Raises:
-      LotteryError: If an argument is out of range.
+      LotteryError: If an argument is out of range. The model is as it was then, and so it is if `train` fails.
+
+    Warns:
+      UserWarning: If the mask keeps no weight of a kernel.
 
     Example:
 
@@ -187,16 +194,34 @@ def train(
     weights.check_keras_3(model)
     if not isinstance(samples, int) or samples < 1:
         raise LotteryError(f"Expected at least 1 sample, a whole number, but received samples={samples!r}.")
-    accuracy = accuracy or getattr(train, "test_accuracy", None)
+    if accuracy is None and "test" in getattr(train, "sets", ()):
+        accuracy = train.test_accuracy
     drawn = weights.recipes(model)
     masked = wrap(model, prunable, by=by, density=density, signed_constant=signed_constant, rescale=rescale, seed=seed)
-    metrics = train(masked, []) or {}
-    if isinstance(metrics, keras.callbacks.History):
-        metrics = {name: values[-1] for name, values in metrics.history.items()}
-    metrics = {**numbers(metrics), **(_measured(masked, accuracy, samples, seed) if accuracy else {})}
+    own = state.get_values(masked)
+    try:
+        metrics = train(masked, []) or {}
+        if isinstance(metrics, keras.callbacks.History):
+            metrics = {name: values[-1] for name, values in metrics.history.items()}
+        metrics = {**numbers(metrics), **(_measured(masked, accuracy, samples, seed) if accuracy else {})}
+    except BaseException:  # also when interrupted: the model is trainable again, with the weights it had
+        masked.thaw()
+        _assign(masked, own)
+        raise
     new = state.get_masks(masked)
     layers.strip(masked)
+    if empty := [path for path, mask in new.items() if not mask.any()]:
+        warnings.warn(
+            f"the mask keeps no weight of {', '.join(empty)}: train for longer, at a larger rate, or from a larger density",
+            stacklevel=2,
+        )
     return Ticket(new, _start(masked, new, drawn), metrics=metrics, found=dict(masked.rule))
+
+
+def _assign(masked, values: Mapping[str, np.ndarray]) -> None:
+    variables = state.named_variables(masked)
+    for path, value in values.items():
+        variables[path].assign(value)
 
 
 def _measured(masked: Learned, accuracy: Accuracy, samples: int, seed: int) -> dict[str, float]:

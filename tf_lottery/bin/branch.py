@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
         raise LotteryError("Expected --name, the run to branch from, but received none.")
     run = Run.at(place.results_dir, place.name)
     name = which.branch or default_name(settings)
-    base = Settings(**run.settings())
+    base = Settings.of(run)
 
     with main_lib.native_stderr_off():
         from tf_lottery import experiment

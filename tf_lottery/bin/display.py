@@ -95,7 +95,7 @@ def table(title: str, levels: Sequence[LevelStatistics]) -> Table:
 def supermask_table(title: str, rows: Sequence[Mapping[str, float]]) -> Table:
     """Learned masks, one line for each replicate."""
     shown = Table(title=title, title_justify="left")
-    for heading in ("replicate", "density %", "test accuracy %", "of sampled masks"):
+    for heading in ("replicate", "density %", "test accuracy % at the end", "of sampled masks"):
         shown.add_column(heading, justify="right")
     for row in rows:
         sampled = "-"

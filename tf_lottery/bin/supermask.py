@@ -19,7 +19,7 @@ from tf_lottery.bin.find import Place
 from tf_lottery.bin.flags import Flags
 from tf_lottery.errors import LotteryError
 from tf_lottery.results import Run
-from tf_lottery.settings import SupermaskSettings
+from tf_lottery.settings import Settings, SupermaskSettings
 
 
 def main(argv: list[str]) -> None:
@@ -48,7 +48,7 @@ def _by_rule(place, settings: SupermaskSettings) -> None:
     if not place.name:
         raise LotteryError("Expected --name, a run of tf-lottery find with a dense network, but received none.")
     run = Run.at(place.results_dir, place.name)
-    run.settings()
+    Settings.of(run)
 
     with main_lib.native_stderr_off():
         from tf_lottery import experiment
