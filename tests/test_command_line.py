@@ -204,7 +204,7 @@ BAD = [
     (["branch", "--name=none", "--survivors=reinit"], "there is none"),
     (["report", "--name=none"], "no summary.csv"),
     (["report"], "--name"),
-    (["fnd"], "find, branch, report.*'fnd'"),
+    (["fnd"], "find, branch, supermask, claims, report.*'fnd'"),
 ]
 
 

@@ -100,6 +100,14 @@ def test_accuracies_of_the_pages_are_those_of_the_result_files():
         assert figures and all(figure in table for figure in figures)
 
 
+def test_claims_of_the_readme_are_the_measured_ones():
+    rows = list(csv.DictReader((ROOT / "docs" / "claims" / "claims.csv").open()))
+    means = {f"{float(row['mean']):.2f}" for row in rows if row["mean"]}
+    table = README.partition("| claim | published | measured |")[2].partition("\n\n")[0]
+    figures = re.findall(r"(\d+\.\d\d) (?:%|points)", table)
+    assert len(figures) == 8 and set(figures) <= means
+
+
 def test_benchmark_figures_of_the_readme_are_the_measured_ones():
     results = json.loads((ROOT / "docs" / "results" / "benchmarks.json").read_text())["results"]
     measured = {f"{row['ratio']:.2f}" for rows in results.values() for row in rows}
