@@ -150,7 +150,7 @@ def masks_by_rule() -> list[dict]:
     test, model = images((28, 28, 1), 10_000), lenet()
     trainer = tfl.Trainer(*test, test=test, steps=1)
     dense = next(tfl.find_ticket(lenet(), tfl.Trainer(*test, steps=500), levels=1))
-    chosen = [name for name in tfl.criteria.registry if not tfl.criteria.needs(name).gradient]
+    chosen = tfl.criteria.of_weights()
 
     def rule() -> float:
         began = time.perf_counter()

@@ -446,7 +446,7 @@ def test_raw_kernels_and_slots_are_zero_where_pruned_after_every_batch(name, blo
     assert checked and not any(checked)
 
 
-@pytest.mark.parametrize("criterion", [name for name in criteria.registry if not criteria.needs(name).gradient])
+@pytest.mark.parametrize("criterion", criteria.of_weights())
 def test_gradual_pruning_by_any_criterion(criterion, blobs, dense_net):
     schedule = tfl.LotterySchedule(levels=2, steps_per_level=5, prune_fraction=0.5)
     masked, *_ = pruned(dense_net(), blobs, schedule, epochs=1, criterion=criterion)

@@ -116,7 +116,7 @@ def world(folder, plan, names, replicates=3, *, steps=(), masks=(), rule=(), **b
                     )
                 )
                 for r in seeds
-                for criterion in plan_lib.criteria_by_rule()
+                for criterion in criteria.of_weights()
                 for signs in (False, True)
                 for density in (0.4, 0.2)
             ]
@@ -305,7 +305,7 @@ def test_the_command_runs_what_the_claims_need_and_nothing_else(finished):
     runs = finished / "claims_quick"
     assert {path.name for path in runs.iterdir()} == {"protocol", "dense", "learned", "page"}
     assert Run(runs / "protocol").branch("reinit").finished() == [(0, 1), (0, 2), (1, 1), (1, 2)]
-    assert len(Run(runs / "dense").rule()) == 2 * 2 * 2 * len(plan_lib.criteria_by_rule())
+    assert len(Run(runs / "dense").rule()) == 2 * 2 * 2 * len(criteria.of_weights())
     page = (runs / "page" / "README.md").read_text()
     measured = {claim.name for claim in claims.of_scale(miniature()) if {*claim.runs} <= WORKED}
     assert page.count("| not enough runs |") == len(claims.of_scale(miniature())) - len(measured)

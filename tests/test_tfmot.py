@@ -559,7 +559,7 @@ def test_every_survivors_treatment(survivors, restarted):
     assert all(np.array_equal(ticket.initial[path], others[path]) for path in ("hidden/bias", "output/bias"))
 
 
-@pytest.mark.parametrize("criterion", [name for name in criteria.registry if not criteria.needs(name).gradient])
+@pytest.mark.parametrize("criterion", criteria.of_weights())
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_every_criterion_in_both_scopes(criterion, scope, restarted):
     tickets = search(restarted(), criterion=criterion, scope=scope, seed=2)

@@ -87,6 +87,11 @@ def needs(criterion: str | Callable) -> Needs:
     return wanted if isinstance(wanted, Needs) else Needs()
 
 
+def of_weights() -> list[str]:
+    """The names of the registered criteria that look at weights alone."""
+    return [name for name in registry if needs(name).gradient is None]
+
+
 def without_gradient(criterion: str | Callable, where: str) -> Callable:
     """The criterion, if it can be had in the middle of a training.
 

@@ -246,7 +246,7 @@ def evaluate_supermasks(
 def rule_criteria(text: str) -> list[str]:
     """The criteria of `--criterion` for masks by rule: all that look at weights alone, or a list of names."""
     if text == "all":
-        return [name for name, function in criteria.registry.items() if not criteria.needs(function).gradient]
+        return criteria.of_weights()
     return [criteria.get(name.strip()) and name.strip() for name in text.split(",")]
 
 

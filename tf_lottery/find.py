@@ -199,16 +199,21 @@ def _trained(masked, train: Train, ticket: Ticket, rewind_to: int = 0) -> Ticket
     """The ticket after training. A dense one that is to be rewound to a later step gets that step's weights as initial."""
     state.set_state(masked, ticket.masks, ticket.initial)
     snapshot = _Snapshot(rewind_to) if rewind_to and ticket.level == 0 else None
-    metrics = train(masked, [snapshot] if snapshot else []) or {}
-    if isinstance(metrics, keras.callbacks.History):
-        metrics = {name: values[-1] for name, values in metrics.history.items()}
+    metrics = metrics_of(train(masked, [snapshot] if snapshot else []))
     if snapshot and snapshot.values is None:
         raise LotteryError(
             f"Expected train to hand its callbacks on and to reach step {rewind_to} for rewind_to, but it did not."
         )
     initial = snapshot.values if snapshot else ticket.initial
     layers.settle(masked)
-    return Ticket(ticket.masks, initial, state.get_values(masked), ticket.level, numbers(metrics), ticket.found)
+    return Ticket(ticket.masks, initial, state.get_values(masked), ticket.level, metrics, ticket.found)
+
+
+def metrics_of(returned: Mapping[str, float] | keras.callbacks.History | None) -> dict[str, float]:
+    """What a `train` returned, as a dict of plain numbers; of a History the last epoch."""
+    if isinstance(returned, keras.callbacks.History):
+        returned = {name: values[-1] for name, values in returned.history.items()}
+    return numbers(returned or {})
 
 
 def _in_paths_of(masked, tickets: Sequence[Ticket]) -> list[Ticket]:

@@ -21,10 +21,10 @@ import numpy as np
 
 from tf_lottery import criteria, gradients, layers, masks, state, weights
 from tf_lottery.errors import LotteryError
-from tf_lottery.find import Train
+from tf_lottery.find import Train, metrics_of
 from tf_lottery.gradients import Probe
 from tf_lottery.learned import Learned, wrap
-from tf_lottery.rounds import Rounds, numbers
+from tf_lottery.rounds import Rounds
 from tf_lottery.ticket import Recipe, Ticket
 from tf_lottery.weights import Prunable
 
@@ -200,10 +200,8 @@ def train(
     masked = wrap(model, prunable, by=by, density=density, signed_constant=signed_constant, rescale=rescale, seed=seed)
     own = state.get_values(masked)
     try:
-        metrics = train(masked, []) or {}
-        if isinstance(metrics, keras.callbacks.History):
-            metrics = {name: values[-1] for name, values in metrics.history.items()}
-        metrics = {**numbers(metrics), **(_measured(masked, accuracy, samples, seed) if accuracy else {})}
+        metrics = metrics_of(train(masked, []))
+        metrics = {**metrics, **(_measured(masked, accuracy, samples, seed) if accuracy else {})}
     except BaseException:  # also when interrupted: the model is trainable again, with the weights it had
         masked.thaw()
         _assign(masked, own)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from tf_lottery.settings import BranchSettings, Settings, SupermaskSettings
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(ABC):
     """One set of results; the subclasses know which table holds its measurements and which function fills it.
 
     Attributes:
@@ -76,9 +77,9 @@ class Experiment:
             return []
         return self.run(folder).missing(self.replicates, self.levels(), only)
 
+    @abstractmethod
     def work(self, experiment, folder: Path, display, **place) -> None:
         """Does what is missing; `experiment` is the module of that name, which loads TensorFlow."""
-        raise NotImplementedError
 
     def differs(self, folder: Path) -> str | None:
         """In words, a setting in which the run on disk is not the plan's; None if there is none."""
@@ -151,7 +152,7 @@ class ByRule(Experiment):
         return self.run(folder).rule()
 
     def measured(self, folder: Path) -> set[int]:
-        wanted = {(name, signs) for name in criteria_by_rule() for signs in (False, True)}
+        wanted = {(name, signs) for name in criteria.of_weights() for signs in (False, True)}
         found: dict[int, set] = {}
         for row in self.rows(folder):
             found.setdefault(row["replicate"], set()).add((row["criterion"], row["signed_constant"]))
@@ -234,11 +235,6 @@ class Plan:
                     f"Expected the runs of the plan {self.scale!r} in {folder}, but {experiment.name} was made with "
                     f"{other}: remove that folder, or give another --results_dir."
                 )
-
-
-def criteria_by_rule() -> list[str]:
-    """The criteria that look at weights alone: those whose masks an untrained network is measured under."""
-    return [name for name, function in criteria.registry.items() if not criteria.needs(function).gradient]
 
 
 def refresh(run: Run) -> None:
