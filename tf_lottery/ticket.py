@@ -1,19 +1,11 @@
 """A ticket is data, not a model: masks, the weights to start from, and how they were found.
 
-NumPy only: a ticket can be read, compared and sent where no TensorFlow is installed.
-
-**The file** is a `safetensors` container: named arrays and a JSON header, no pickle, safe to open from a stranger. For
-each masked kernel it holds the mask, one bit a weight (`mask/<path>`), the start values of the weights that are kept
-(`initial/<path>`), what pruned weights are frozen at where that is not zero (`held/<path>`), and the trained values of
-the kept weights (`final/<path>`); for every other variable its whole value. Start values that can be drawn again are not in
-the file at all: their `Recipe` stands in the header.
+NumPy only: a ticket can be read, compared and sent where no TensorFlow is installed; its file is that of `ticket_file`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from tf_lottery import masks as masks_lib
+from tf_lottery.container import digest
 from tf_lottery.errors import TicketError
-from tf_lottery.files import whole_file
 from tf_lottery.masks import Arrays
 
-FORMAT = "tf_lottery.ticket/1"
+MAX_WEIGHTS = 2**28  # of a ticket from a file, if its reader does not allow more
 
 
 @dataclass(frozen=True)
@@ -68,6 +60,7 @@ class Ticket:
       level: 0 = the dense network; level k has the mask that k rounds left.
       metrics: What `train` returned.
       found: How the ticket was found: the search's settings, as names and numbers.
+      recipes: How arrays in `initial` can be drawn again, by the digest of their values: what `save` writes in their place.
 
     Example:
 
@@ -82,6 +75,7 @@ class Ticket:
     level: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     found: Mapping[str, Any] = field(default_factory=dict)
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
 
     def __post_init__(self):
         missing = [
@@ -119,100 +113,55 @@ class Ticket:
 
         return state.apply_ticket(self, model, weights)
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes the ticket to one file; the file has its name only once it is whole."""
-        from safetensors.numpy import save_file
+    def recipe(self, name: str) -> Recipe | None:
+        """How to draw a variable's start values, where that is known."""
+        value = self.initial[name]
+        if isinstance(value, Recipe):
+            return value
+        recipe = self.recipes.get(digest(value)) if self.recipes else None
+        return recipe if recipe and (recipe.shape, recipe.dtype) == (value.shape, value.dtype.name) else None
 
-        tensors = {f"mask/{path}": np.packbits(mask.astype(bool)) for path, mask in self.masks.items()}
-        recipes = {name: value for name, value in self.initial.items() if isinstance(value, Recipe)}
-        stored = {name: value for name, value in self.initial.items() if name not in recipes}
-        for kind, values in (("initial", stored), ("final", self.final or {})):
-            for name, value in values.items():
-                kept = self.masks.get(name)
-                tensors[f"{kind}/{name}"] = np.ascontiguousarray(value if kept is None else value[kept.astype(bool)])
-        for name in self.masks.keys() & stored.keys():
-            held = stored[name][~self.masks[name].astype(bool)]
-            if held.any():
-                tensors[f"held/{name}"] = held
-        header = {
-            "format": FORMAT,
-            "shapes": {name: list(mask.shape) for name, mask in self.masks.items()},
-            "variables": list(self.initial),  # their order in the model; the container sorts its arrays
-            "recipes": {name: dataclasses.asdict(recipe) for name, recipe in recipes.items()},
-            "trained": self.final is not None,
-            "level": self.level,
-            "density": self.density,
-            "metrics": dict(self.metrics),
-            "found": dict(self.found),
-        }
-        with whole_file(path) as unfinished:
-            save_file(tensors, unfinished, metadata={"ticket": json.dumps(header)})
+    def inheriting(self, *parents: Ticket) -> Ticket:
+        """The same ticket, with the recipes of its parents that give its own start values too: all it keeps, they kept."""
+        recipes = dict(self.recipes)
+        for name, value in self.initial.items():
+            mask = self.masks.get(name)
+            for parent in parents:
+                old = parent.masks.get(name)
+                if mask is not None and (old is None or np.any(mask > old)):
+                    continue
+                start = parent.initial[name]
+                if np.array_equal(value, start if mask is None else start * mask) and (recipe := parent.recipe(name)):
+                    recipes[digest(value)] = recipe
+        return dataclasses.replace(self, recipes=recipes)
+
+    def save(self, path: str | os.PathLike, *, final: str | None = "exact") -> None:
+        """Writes the ticket to one file; the file has its name only once it is whole.
+
+        Args:
+          path: Its name.
+          final: How the trained weights are written: `"exact"`, as `"float32"` or `"float16"` where they are wider, or None: not
+            at all. They are read in the precision that they had.
+
+        Raises:
+          TicketError: If a trained weight is too large for the precision, or weights are of a type that the file does not know.
+        """
+        from tf_lottery import ticket_file
+
+        ticket_file.save(self, path, final)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> Ticket:
-        """Reads a ticket file.
+    def load(cls, path: str | os.PathLike, *, max_weights: int = MAX_WEIGHTS) -> Ticket:
+        """Reads a ticket file; anyone may have made it.
+
+        Args:
+          path: The file.
+          max_weights: How many weights the ticket may have: reading takes up to 9 bytes for each.
 
         Raises:
           FileNotFoundError: If there is no such file.
-          TicketError: If it is not a ticket, or not a whole one.
+          TicketError: If it is not a ticket, not a whole one, or one of more weights.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
+        from tf_lottery import ticket_file
 
-        header = read_header(path)
-        try:
-            tensors = load_file(path)
-            masks = {name: _unpack(tensors[f"mask/{name}"], shape) for name, shape in header["shapes"].items()}
-            held = {name: tensors.get(f"held/{name}") for name in masks}
-            recipes = {name: Recipe(**parts) for name, parts in header.get("recipes", {}).items()}
-            present = {"initial": recipes, **({"final": {}} if header["trained"] else {})}
-            kinds = {
-                kind: {name: given.get(name) or tensors[f"{kind}/{name}"] for name in header["variables"]}
-                for kind, given in present.items()
-            }
-            for kind, values in kinds.items():
-                for name in masks.keys() - present[kind].keys():
-                    values[name] = _scatter(values[name], held[name], masks[name])
-        except (SafetensorError, KeyError, ValueError, TypeError, IndexError) as error:
-            raise TicketError(f"Expected a whole ticket file, but {os.fspath(path)!r} is damaged ({error}).") from error
-        return cls(
-            masks,
-            kinds["initial"],
-            kinds.get("final"),
-            level=header["level"],
-            metrics=header["metrics"],
-            found=header["found"],
-        )
-
-
-def read_header(path: str | os.PathLike) -> dict[str, Any]:
-    """The header of a ticket file (level, metrics, found, shapes) without reading its arrays."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {})["ticket"])
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise TicketError(f"Expected a ticket file, but {os.fspath(path)!r} is not one ({error}).") from error
-    if header.get("format") != FORMAT:
-        raise TicketError(
-            f"Expected a ticket of format {FORMAT!r}, but {os.fspath(path)!r} has {header.get('format')!r}."
-        )
-    return header
-
-
-def _unpack(bits: np.ndarray, shape: list[int]) -> np.ndarray:
-    count = math.prod(shape)
-    if min(shape, default=0) < 0 or bits.dtype != np.uint8 or bits.size != -(-count // 8):
-        raise ValueError(f"a mask of shape {tuple(shape)} does not have {bits.size} bytes")
-    return np.unpackbits(bits, count=count).reshape(shape)
-
-
-def _scatter(kept: np.ndarray, held: np.ndarray | None, mask: np.ndarray) -> np.ndarray:
-    whole, chosen = np.zeros(mask.shape, kept.dtype), mask.astype(bool)
-    for values, places in ((kept, chosen), (held, ~chosen)):
-        if values is not None:
-            if values.shape != (np.count_nonzero(places),):  # or NumPy would spread a single value over all of them
-                raise ValueError(f"{np.count_nonzero(places)} weights do not have {values.size} values")
-            whole[places] = values
-    return whole
+        return ticket_file.load(path, max_weights)

@@ -1,0 +1,172 @@
+"""A file of named arrays and a header that is safe to open from a stranger: no pickle, checked from end to end.
+
+It is a `safetensors` file. One of its arrays, `header`, is JSON compressed with zlib; its metadata has one entry, whose name is the
+format and whose value the SHA-256 of everything in the file. Reading takes time and memory in proportion to the file, and the header is
+bounded; what the header claims about more than that is for the caller to check before anything is allocated for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tf_lottery.errors import FormatError, TicketError
+from tf_lottery.files import whole_file
+from tf_lottery.masks import Arrays
+
+HEADER = "header"
+MOST_HEADER = 2**22  # bytes of the header, and of the container's own table of arrays
+
+
+def write(path: str | os.PathLike, format: str, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes the file; it has its name only once it is whole.
+
+    Raises:
+      TicketError: If the header is larger than a reader would take.
+      TypeError: If it is not JSON.
+    """
+    from safetensors.numpy import save
+
+    text = json.dumps(header, separators=(",", ":")).encode()
+    if len(text) > MOST_HEADER:
+        raise TicketError(f"Expected a header of at most {MOST_HEADER:,} bytes, but it has {len(text):,}.")
+    packed = {HEADER: np.frombuffer(zlib.compress(text, 9), np.uint8)}
+    packed |= {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    with whole_file(path) as unfinished:
+        unfinished.write_bytes(save(packed, {format: checksum(format, packed)}))
+
+
+def read(path: str | os.PathLike, format: str, most_bytes: int) -> tuple[dict[str, Any], Arrays]:
+    """The header and the arrays of a file.
+
+    Args:
+      path: The file.
+      format: What it must be.
+      most_bytes: How large it may be.
+
+    Raises:
+      FileNotFoundError: If there is no such file.
+      TicketError: If it is of another format, larger, or not as it was written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    path = _file(path)
+    if (size := path.stat().st_size) > most_bytes:
+        raise TicketError(f"Expected a file of at most {most_bytes:,} bytes, but {os.fspath(path)!r} has {size:,}.")
+    try:
+        data = path.read_bytes()
+        metadata = _metadata(data[8 : 8 + _length(data[:8])])
+        _check_format(path, metadata, format)
+        arrays = load(data)
+        if metadata[format] != checksum(format, arrays):
+            raise ValueError("its checksum differs")
+        header = _header(arrays.pop(HEADER).tobytes())
+    except FormatError:
+        raise
+    except (SafetensorError, KeyError, ValueError, zlib.error, RecursionError) as error:
+        raise damaged(path, error) from None
+    return header, arrays
+
+
+def read_header(path: str | os.PathLike, format: str) -> dict[str, Any]:
+    """The header alone, without reading the arrays: their checksum is not checked.
+
+    Raises:
+      FileNotFoundError: If there is no such file.
+      TicketError: If it is of another format, or its header is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = _file(path)
+    try:
+        with path.open("rb") as file:
+            metadata = _metadata(file.read(_length(file.read(8))))
+        _check_format(path, metadata, format)
+        with safe_open(path, framework="numpy") as file:
+            return _header(file.get_tensor(HEADER).tobytes())
+    except FormatError:
+        raise
+    except (SafetensorError, KeyError, ValueError, zlib.error, RecursionError) as error:
+        raise damaged(path, error) from None
+
+
+def checksum(format: str, arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256, in hexadecimal, of the JSON text `[format,[[name,dtype,shape,SHA-256 of its bytes],...]]`, sorted by name.
+
+    >>> checksum("example/1", {"a": np.zeros(3, np.uint8)})[:16]
+    '970466c13f13c208'
+    """
+    parts = [[name, arrays[name].dtype.name, arrays[name].shape, digest(arrays[name])] for name in sorted(arrays)]
+    return hashlib.sha256(json.dumps([format, parts], separators=(",", ":")).encode()).hexdigest()
+
+
+def digest(values: np.ndarray) -> str:
+    """SHA-256 of the values' bytes, in hexadecimal."""
+    return hashlib.sha256(values.tobytes()).hexdigest()
+
+
+def _file(path: str | os.PathLike) -> Path:
+    path = Path(path)
+    if not path.is_file() and path.exists():  # a device would never end
+        raise TicketError(f"Expected a file, but {os.fspath(path)!r} is something else.")
+    return path
+
+
+def _length(first: bytes) -> int:
+    """Of the container's table, from the first eight bytes of the file."""
+    length = int.from_bytes(first, "little")
+    if len(first) < 8 or length > MOST_HEADER:
+        raise ValueError("it does not begin with the length of a table of arrays")
+    return length
+
+
+def _metadata(table: bytes) -> dict[str, str]:
+    """The words of the container's table; in which no name may stand twice, as the container's own reader would allow."""
+    metadata = _json(table).get("__metadata__")
+    if not isinstance(metadata, dict):
+        raise ValueError("it has no metadata")
+    return metadata
+
+
+def _check_format(path: Path, metadata: Mapping[str, str], format: str) -> None:
+    if format in metadata:
+        return
+    found = next(iter(metadata), "none")
+    if not found.startswith(("tf_lottery.", "ticket")):  # what versions before this one wrote
+        raise ValueError("it names no format")
+    raise FormatError(f"Expected a file of format {format!r}, but {os.fspath(path)!r} has {found!r:.80}.")
+
+
+def _header(packed: bytes) -> dict[str, Any]:
+    unpacker = zlib.decompressobj()
+    text = unpacker.decompress(packed, MOST_HEADER)
+    if not unpacker.eof:
+        raise ValueError(f"its header is not whole, or larger than {MOST_HEADER:,} bytes")
+    return _json(text)
+
+
+def _json(text: bytes) -> dict[str, Any]:
+    found = json.loads(text, object_pairs_hook=_unique)
+    if not isinstance(found, dict):
+        raise ValueError("its header is no JSON object")
+    return found
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("its header has a name twice")
+    return found
+
+
+def damaged(path: str | os.PathLike, error: Exception) -> TicketError:
+    """What is raised for a file that is not as it was written."""
+    return TicketError(f"Expected a whole ticket file, but {os.fspath(path)!r} is damaged ({str(error)[:200]}).")
