@@ -1,0 +1,225 @@
+"""Ship a model: as a plain .keras file, a SavedModel, and TFLite files that were run and compared before they count.
+
+usage: tf-lottery export --name=RUN --level=15 [flags]
+       tf-lottery export --ticket=FILE [flags]
+       tf-lottery export --keras=FILE --dataset=mnist [flags]
+
+Writes model.keras, the folder saved_model and a .tflite file for each variant to the folder --output, with report.json: sizes,
+zeros, latency on this machine, accuracy and largest difference side by side, and for each layer whether XNNPACK has a sparse
+kernel for it. Nothing is left if the export fails.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from tf_lottery.bin import main as main_lib
+from tf_lottery.bin.flags import Flags
+from tf_lottery.errors import DataError, LotteryError
+from tf_lottery.files import free
+from tf_lottery.quiet import native_stderr_off, silenced
+from tf_lottery.results import Run
+from tf_lottery.settings import setting
+from tf_lottery.ticket import Ticket
+
+if TYPE_CHECKING:
+    import keras
+
+FORMATS = ("keras", "saved_model", "tflite")
+VARIANTS = ("float32", "sparse_float32", "float16", "sparse_float16", "dynamic_int8", "int8")
+REPRESENTATIVE = 200  # inputs that set the ranges of int8
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to export: a level of a run, a ticket, or a Keras model; and the data to compare on."""
+
+    name: str | None = setting(None, "A run: its folder in results_dir.")
+    results_dir: str = setting("results", "The folder of all runs.")
+    branch: str | None = setting(None, "With --name: a branch of the run.")
+    replicate: int = setting(0, "With --name: the replicate.")
+    level: int | None = setting(None, "With --name: the level.")
+    ticket: str | None = setting(None, "A ticket file.")
+    keras: str | None = setting(None, "A .keras file.")
+    model: str | None = setting(None, "The network of a ticket that does not name its own.")
+    weights: str | None = setting(
+        None, "Of a ticket: final or initial. Default: final, or initial if it was never trained."
+    )
+    dataset: str | None = setting(None, "The data to compare on. Default: those that the ticket was found with.")
+    data_dir: str | None = setting(
+        None, "Where TFDS data are prepared. Default: $TFDS_DATA_DIR, else TFDS's own folder."
+    )
+    data: str | None = setting(
+        None,
+        "In the place of a data set: an .npz file with inputs x, labels y if there are any, and typical inputs representative for "
+        f"int8 (default: the first {REPRESENTATIVE} of x).",
+    )
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to write, and where."""
+
+    format: str = setting("all", f"{', '.join(FORMATS)}, several of them as in keras,tflite, or all.")
+    variant: str = setting("all", f"Of tflite: {', '.join(VARIANTS)}, several of them, or all.")
+    compact: bool = setting(False, "First remove units and channels that no connection is left to.")
+    calibrated: bool = setting(
+        False,
+        "With --compact: take inputs that are the same in all training examples, as the border of MNIST, for constants; "
+        "what is exported is then right only for inputs that are the same there.",
+    )
+    output: str | None = setting(None, "The folder to make. Default: exported/NAME.")
+    overwrite: bool = setting(False, "Replace a folder that an earlier export made.")
+    examples: int | None = setting(None, "How many test examples to compare on. Default: all.")
+    threads: int = setting(1, "How many threads LiteRT may use when latency is measured.")
+    json: bool = setting(False, "Print the report as JSON.")
+
+
+class Data(NamedTuple):
+    """What files are compared on: inputs, labels or None, and typical inputs."""
+
+    x: np.ndarray
+    y: np.ndarray | None
+    typical: np.ndarray
+
+
+def main(argv: list[str]) -> None:
+    source, target = Flags(__doc__, Source, Target).parse(argv)
+    ticket, name = _ticket_of(source)
+    _check(target)
+    folder = free(target.output or Path("exported") / name, target.overwrite, marker="report.json")
+
+    with native_stderr_off():
+        from tf_lottery import export
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, quiet=target.json or not sys.stdout.isatty())
+    data, origin = _load(source, ticket)
+    model = load_keras(source.keras) if ticket is None else _apply(ticket, origin, source)
+    bought = None
+    if target.compact:
+        from tf_lottery import compact
+
+        model, bought = compact(model, calibration=data.typical if target.calibrated else None)
+    typical = data.typical[np.linspace(0, len(data.typical) - 1, REPRESENTATIVE).astype(int)]
+    with console.status("Converting, running and comparing ..."), silenced():
+        report = export.side_by_side(
+            model,
+            folder,
+            data.x[: target.examples],
+            None if data.y is None else data.y[: target.examples],
+            formats=_names(target.format, FORMATS),
+            variants=None if target.variant == "all" else _names(target.variant, ()),
+            representative=typical,
+            threads=target.threads,
+            overwrite=target.overwrite,
+        )
+    if target.json:
+        print(json.dumps(report.to_json(), indent=2))
+        return
+    if bought is not None:
+        print(f"{bought}\n")
+    print(report)
+    print(f"Written to {folder}.")
+
+
+def _ticket_of(source: Source) -> tuple[Ticket | None, str]:
+    """The ticket to export, or None for a Keras file; and a name for it."""
+    given = [flag for flag in ("name", "ticket", "keras") if getattr(source, flag)]
+    if len(given) != 1:
+        raise LotteryError(
+            f"Expected one of --name, --ticket and --keras, but received {' and '.join(given) or 'none'}."
+        )
+    if source.keras:
+        return None, Path(source.keras).stem
+    if source.ticket:
+        return Ticket.load(source.ticket), Path(source.ticket).stem
+    run = Run.at(source.results_dir, source.name)
+    settings = run.settings()
+    run = run.branch(source.branch) if source.branch else run
+    if (source.replicate, source.level) not in run.finished():
+        levels = [level for replicate, level in run.finished() if replicate == source.replicate]
+        raise LotteryError(
+            f"Expected --replicate and --level of a finished level ({levels or 'none'} of replicate {source.replicate} in "
+            f"{run.folder}), but received level {source.level}."
+        )
+    ticket = run.ticket(source.replicate, source.level)
+    known = {"model": settings["model"], "dataset": settings["dataset"]}
+    name = "_".join([source.name, *filter(None, [source.branch]), f"level_{source.level:02d}"])
+    return dataclasses.replace(ticket, found={**known, **ticket.found}), name
+
+
+def _check(target: Target) -> None:
+    _names(target.format, FORMATS)
+    for flag in ("examples", "threads"):
+        if (value := getattr(target, flag)) is not None and value < 1:
+            raise LotteryError(f"Expected --{flag} of at least 1, but received {value}.")
+    if target.calibrated and not target.compact:
+        raise LotteryError("Expected --calibrated together with --compact, but received it alone.")
+
+
+def _names(text: str, known: tuple[str, ...]) -> list[str]:
+    """The names of a flag; with all, the known ones."""
+    names = list(known) if text == "all" else [name.strip() for name in text.split(",")]
+    if known and (unknown := [name for name in names if name not in known]):
+        raise LotteryError(f"Expected {', '.join(known)} or all, but received {unknown[0]!r}.")
+    return names
+
+
+def _load(source: Source, ticket: Ticket | None) -> tuple[Data, dict[str, Any]]:
+    """The data, and what they say of the model that a ticket belongs to."""
+    if source.data:
+        return _load_npz(source.data), {}
+    name = source.dataset or (ticket and ticket.found.get("dataset"))
+    if not isinstance(name, str):
+        raise LotteryError(
+            "Expected --dataset or --data, to compare on what the model was made for, but received neither."
+        )
+    from tf_lottery import data
+
+    dataset = data.load(name, source.data_dir)
+    origin = {"input_shape": list(dataset.input_shape), "classes": dataset.classes}
+    return Data(*dataset.test, typical=dataset.train[0]), origin
+
+
+def _load_npz(path: str) -> Data:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("x", "y", "representative") if name in file}
+        return Data(arrays["x"], arrays.get("y"), arrays.get("representative", arrays["x"][:REPRESENTATIVE]))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # NumPy raises half a dozen kinds
+        raise DataError(f"Expected an .npz file with an array x, but {path!r} is not one ({error}).") from None
+
+
+def load_keras(path: str) -> keras.Model:
+    import keras
+
+    if not Path(path).is_file():
+        raise LotteryError(f"Expected a .keras file, but there is none at {path!r}.")
+    try:
+        with silenced():
+            return keras.models.load_model(path, compile=False)
+    except Exception as error:  # whatever reading it or building its layers raises
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise LotteryError(f"Expected a model that Keras loads, but {path!r} is not one ({reason}).") from None
+
+
+def _apply(ticket: Ticket, origin: dict[str, Any], source: Source) -> keras.Model:
+    from tf_lottery import experiment
+
+    ticket = dataclasses.replace(ticket, found={**origin, **ticket.found})
+    model = experiment.model_of(ticket, source.model)
+    return ticket.apply(model, source.weights or ("initial" if ticket.final is None else "final"))
+
+
+if __name__ == "__main__":
+    sys.exit(main_lib.guarded("export", sys.argv[1:]))

@@ -1,0 +1,26 @@
+"""Out of the door: plain models without masks, as `.keras`, SavedModel and TFLite, and an account of what pruning bought.
+
+- `keras_file`, `saved_model`: for servers and for those who train on; they need no tf_lottery to load.
+- `tflite`: for phones, in the `VARIANTS`. A file counts only once LiteRT ran it and it agreed with the Keras model.
+- `side_by_side`: all of them in one folder, with a `Report`: sizes, zeros, latency, accuracy, and for each layer whether
+  XNNPACK has a sparse kernel for it.
+
+All take wrapped and plain models; pruned weights are exactly zero in what they write.
+"""
+
+from tf_lottery.export.comparison import Exported, tflite
+from tf_lottery.export.formats import keras_file, saved_model
+from tf_lottery.export.report import FORMATS, Report, side_by_side
+from tf_lottery.export.variants import KNOWN_BAD, VARIANTS
+
+__all__ = [
+    "FORMATS",
+    "KNOWN_BAD",
+    "VARIANTS",
+    "Exported",
+    "Report",
+    "keras_file",
+    "saved_model",
+    "side_by_side",
+    "tflite",
+]

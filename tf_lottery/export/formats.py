@@ -1,0 +1,152 @@
+"""`.keras` files and SavedModels: plain, sparse, and free of everything that only tf_lottery knows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tf_lottery import layers, weights
+from tf_lottery.errors import ExportError
+from tf_lottery.files import free, whole_file, whole_folder
+from tf_lottery.quiet import silenced
+
+
+def keras_file(model: keras.Model, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
+    """Writes a model as a `.keras` file without masks and without what `compile` added; loads where tf_lottery is not installed.
+
+    The file was loaded again, and its weights were the same bits, before it has its name.
+
+    Args:
+      model: A built Keras 3 model: plain, wrapped, or with `MaskedLayer`s inside.
+      path: Where to, ending in `.keras`.
+      overwrite: Replace a file that is there.
+
+    Returns:
+      The path.
+
+    Raises:
+      ExportError: If there is a file already, or Keras cannot save and load the model.
+
+    Example:
+
+    >>> import tempfile, tf_lottery as tfl
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> path = keras_file(tfl.prune(model, 0.25), Path(tempfile.mkdtemp()) / "sparse.keras")
+    >>> int(np.count_nonzero(keras.models.load_model(path).layers[0].kernel))
+    8
+    """
+    path = free(path, overwrite)
+    if path.suffix != ".keras":
+        raise ExportError(f"Expected a path that ends in .keras, but received {os.fspath(path)!r}.")
+    with plain(model) as sparse:
+        copy = uncompiled_copy(sparse)
+    with whole_file(path) as unfinished:
+        with silenced():
+            copy.save(unfinished)
+            loaded = keras.models.load_model(unfinished, compile=False, safe_mode=False)  # it was written here
+        same = zip(copy.get_weights(), loaded.get_weights(), strict=True)
+        if not all(np.array_equal(a, b, equal_nan=True) for a, b in same):
+            raise ExportError(f"Expected a file with the weights of {model.name!r}, but Keras loads others from it.")
+    return path
+
+
+def saved_model(model: keras.Model, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
+    """Writes a model as a TensorFlow SavedModel with the signature `serving_default`, without masks or custom objects.
+
+    It is Keras's `model.export`, which (Keras 3.15) stores each variable twice: the folder is about twice the size of the weights.
+
+    Args:
+      model: A built Keras 3 model: plain, wrapped, or with `MaskedLayer`s inside.
+      path: The folder to make.
+      overwrite: Replace a SavedModel that is there.
+
+    Returns:
+      The path.
+
+    Raises:
+      ExportError: If there is something already, or Keras cannot export the model.
+
+    Example:
+
+    >>> import tempfile, tensorflow as tf, tf_lottery as tfl
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> path = saved_model(tfl.wrap(model), Path(tempfile.mkdtemp()) / "served")
+    >>> "serving_default" in tf.saved_model.load(path).signatures
+    True
+    """
+    path = free(path, overwrite, marker="saved_model.pb")
+    with plain(model) as sparse, whole_folder(path) as unfinished:
+        try:
+            with silenced():
+                sparse.export(unfinished, format="tf_saved_model", verbose=False)
+        except Exception as error:  # whatever tracing the model raises
+            raise ExportError(
+                f"Expected a model that Keras can export, but {model.name!r} is not one ({first_line(error)})."
+            ) from error
+    return path
+
+
+@contextlib.contextmanager
+def plain(model: keras.Model) -> Iterator[keras.Model]:
+    """The plain model while it is exported; variables that a wrapper froze are frozen again afterwards."""
+    weights.check_keras_3(model)
+    if not isinstance(model, keras.Model) or not model.built:
+        raise ExportError(
+            f"Expected a built Keras model, but {model.name!r} is not one: export a model that was called."
+        )
+    trainable = [(variable, variable.trainable) for variable in model.variables]
+    try:
+        yield layers.strip(model)
+    finally:
+        for variable, before in trainable:
+            variable.trainable = before
+
+
+def uncompiled_copy(model: keras.Model, *, float32: bool = False) -> keras.Model:
+    """The same model again, never compiled: optimizers and losses may be objects that only their author has.
+
+    Args:
+      model: A plain model.
+      float32: Give all layers of other float types float32 to compute in and to store.
+    """
+    try:
+        config = _without_compilation(keras.saving.serialize_keras_object(model))
+        copy = keras.saving.deserialize_keras_object(_in_float32(config) if float32 else config, safe_mode=False)
+        copy.set_weights(model.get_weights())
+    except Exception as error:  # whatever the get_config and from_config of its layers raise
+        raise ExportError(
+            f"Expected a model that Keras can save and load, but {model.name!r} is not one ({first_line(error)})."
+        ) from error
+    return copy
+
+
+def _without_compilation(config):
+    if isinstance(config, dict):
+        return {key: _without_compilation(value) for key, value in config.items() if key != "compile_config"}
+    return [_without_compilation(value) for value in config] if isinstance(config, list) else config
+
+
+def _in_float32(config):
+    if isinstance(config, list):
+        return [_in_float32(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "DTypePolicy":
+        return {**config, "config": {**config["config"], "name": _float32(config["config"]["name"])}}
+    return {key: _float32(value) if key == "dtype" else _in_float32(value) for key, value in config.items()}
+
+
+def _float32(dtype):
+    if isinstance(dtype, dict):
+        return _in_float32(dtype)
+    return "float32" if isinstance(dtype, str) and "float" in dtype else dtype
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first, short enough for a sentence."""
+    return (str(error).strip() or type(error).__name__).partition("\n")[0].rstrip(".")[:200]

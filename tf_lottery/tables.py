@@ -1,0 +1,96 @@
+"""The tables of a run: their columns, how they are written, and how they are read. No TensorFlow."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tf_lottery.errors import LotteryError
+from tf_lottery.files import whole_file
+
+SUMMARY = (
+    "replicate",
+    "level",
+    "density",
+    "early_stop_step",
+    "early_stop_test_accuracy",
+    "final_test_accuracy",
+    "seconds",
+)
+SUPERMASKS = (
+    "replicate",
+    "density",
+    "mask_accuracy",
+    "sampled_accuracy",
+    "sampled_accuracy_low",
+    "sampled_accuracy_high",
+    "seconds",
+)
+NOTES = ("replicate", "level", "notes")
+RULE = ("replicate", "criterion", "signed_constant", "density", "test_accuracy")
+CURVE = ("step", "train_loss", "validation_loss", "validation_accuracy", "test_accuracy")
+TABLES = {  # made of tickets: the columns, and which of them a level must have to stand there
+    "summary.csv": (SUMMARY, "density"),
+    "notes.csv": (NOTES, "notes"),
+    "supermask.csv": (SUPERMASKS, "mask_accuracy"),
+}
+
+
+def row_of(replicate: int, level: int, density: float, metrics: Mapping, found: Mapping) -> dict[str, Any]:
+    notes = found.get("notes")
+    return {
+        "replicate": replicate,
+        "level": level,
+        "density": density,
+        **metrics,
+        "notes": "; ".join(notes) if notes else None,
+    }
+
+
+def place_of(row: Mapping[str, Any]) -> tuple[int, int]:
+    """(replicate, level); learned masks have no level."""
+    return int(row["replicate"]), int(row.get("level") or 0)
+
+
+def in_text(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, str]:
+    values = {column: _short(row.get(column)) for column in columns}
+    return {column: "" if value is None else str(value) for column, value in values.items()}
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> dict[tuple[int, int], dict[str, str]] | None:
+    """The rows of a table as text, by (replicate, level); None if there is no such table, or it cannot be read."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, restkey="", restval=None)
+            rows = {place_of(row): row for row in reader}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return None
+    fits = tuple(reader.fieldnames or ()) == tuple(columns)
+    return (
+        rows if fits and all(len(row) == len(columns) and None not in row.values() for row in rows.values()) else None
+    )
+
+
+def write_csv(path: Path, columns: Sequence[str], rows) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(in_text(row, columns) for row in rows)
+    if not path.is_file() or path.read_bytes() != text.getvalue().encode():
+        with whole_file(path) as unfinished:
+            unfinished.write_bytes(text.getvalue().encode())
+
+
+def _short(value):
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def read_csv(path: Path) -> list[dict[str, float]]:
+    try:
+        with path.open(newline="") as file:
+            return [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(file)]
+    except (ValueError, TypeError) as error:
+        raise LotteryError(f"Expected a table of numbers in {path}, but it is damaged ({error}).") from None
