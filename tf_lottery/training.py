@@ -7,6 +7,7 @@ this loop does not do, `find_ticket` takes your own function around `model.fit` 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -14,11 +15,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_lottery.checkpoint import EVERY, Checkpoint, Progress, described, fingerprint, sample_of
+from tf_lottery.distribution import Replicas
 from tf_lottery.errors import DataError, LotteryError, NonFiniteLossError
-from tf_lottery.examples import BatchOrder, Examples, check_labels, check_metric, check_shapes, checked_set
+from tf_lottery.examples import Examples, check_labels, check_metric, check_shapes, check_values, checked_set
+from tf_lottery.feed import Feed
 from tf_lottery.gradients import Probe
 from tf_lottery.layers import gradient_masks
-from tf_lottery.loop import EVAL_BATCH, Evaluation, Loop, accuracy_for
+from tf_lottery.loop import Evaluation, Loop, accuracy_for
+from tf_lottery.weights import sublayers, value_of
 
 PROBE = 128  # examples: the batch of SNIP (Lee et al., 2019) for CIFAR; for MNIST it has 100
 
@@ -54,6 +59,12 @@ class Trainer:
         because there XLA slows convolutions and recurrent layers down.
       device_bytes: A data set up to this size is put on the device as a whole; a larger one is fed by a `tf.data` pipeline,
         with the same results.
+      strategy: A `tf.distribute.Strategy` to train with: on each of its replicas a part of every batch. `batch_size` is that of
+        all replicas together. The model has to be built under the strategy's scope.
+      checkpoint: A file to keep the progress of a training in. A training that was killed goes on from there when it is started
+        again, and ends bit for bit as it would have; the file is removed at its end. Callbacks then hear of the rest only;
+        one that has something to carry over has two methods, `saved()`, which returns arrays by name, and `resume(arrays)`.
+      checkpoint_every: Seconds between two writings of it, at least.
 
     Attributes:
       curve: After a call, a list of dicts, one per measurement: step, train_loss (mean since the last one),
@@ -93,9 +104,14 @@ class Trainer:
         seed: int = 0,
         jit_compile: bool | str = "auto",
         device_bytes: int = 2**30,
+        strategy: tf.distribute.Strategy | None = None,
+        checkpoint: str | os.PathLike | None = None,
+        checkpoint_every: float = EVERY,
     ):
         test_every = 10 * eval_every if test_every is None else test_every
         numbers = {"steps": steps, "batch_size": batch_size, "eval_every": eval_every, "test_every": test_every}
+        if not checkpoint_every >= 0:
+            raise LotteryError(f"Expected checkpoint_every of 0 seconds or more, but received {checkpoint_every!r}.")
         for name, value in numbers.items():
             if not isinstance(value, int | np.integer) or value < 1:
                 raise LotteryError(f"Expected {name} of at least 1, a whole number, but received {value!r}.")
@@ -109,12 +125,12 @@ class Trainer:
         self.loss = keras.losses.get(loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         self.metric, self.augment = metric or accuracy_for(self.loss), augment
         check_metric(metric, self.sets["train"][1])
-        self.jit_compile, self.device_bytes = jit_compile, device_bytes
+        self.jit_compile, self.replicas = jit_compile, Replicas(strategy)
         self.curve: list[dict] = []
         self._loop: Loop | None = None
         self._evaluation: Evaluation | None = None
-        self._resident = tuple(map(tf.constant, self.sets["train"])) if self._fits("train") else None
-        self._evaluated = {name: self._parts(name) for name in self.sets if name != "train"}
+        self.checkpoint, self.checkpoint_every = checkpoint, checkpoint_every
+        self._feed = Feed(self.sets, batch_size, seed, device_bytes, self.replicas)
 
     def __call__(self, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict[str, float]:
         """Trains `model` and returns its metrics.
@@ -133,39 +149,81 @@ class Trainer:
 
         Raises:
           NonFiniteLossError: If the training loss becomes NaN or infinite; the curve up to there is kept.
+          WorkerLostError: If another of several workers stopped.
         """
-        began, self.curve = time.perf_counter(), []
+        with self.replicas.together():
+            return self._trained(model, callbacks)
+
+    def _trained(self, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback]) -> dict[str, float]:
         loop = self._loop_for(model)
         for callback in callbacks:
             callback.set_model(model)
             callback.on_train_begin()
-        best, metrics = None, {}
-        losses: list[tuple[int, float]] = []
-        for step, count, loss in self._train(loop, callbacks):
-            losses.append((count, loss))
+        progress, checkpoint = Progress(), self._checkpoint_of(model, loop, callbacks)
+        if checkpoint:
+            if (found := checkpoint.load(callbacks)) is not None:
+                progress, state = found
+                loop.set_state(state)
+            self.replicas.check_same(progress.step, f"checkpoint in {checkpoint.path}")
+        began, self.curve = time.perf_counter() - progress.seconds, progress.curve
+        for step, count, loss in self._train(loop, callbacks, progress.step):
+            progress.step = step
+            progress.losses.append((count, loss))
             row = {}
             if step % self.eval_every == 0 or step == self.steps:
-                mean = sum(n * value for n, value in losses) / sum(n for n, _ in losses)
-                row, losses = self._measure(loop, step, mean), []
+                mean = sum(n * value for n, value in progress.losses) / sum(n for n, _ in progress.losses)
+                row, progress.losses = self._measure(loop, step, mean), []
                 self.curve.append(row)
-                if best is None or row.get("validation_loss", np.inf) < best[0]["validation_loss"]:
-                    best = (row, loop.values()) if "validation" in self.sets else None
+                if "validation" in self.sets and self._is_best(progress):
+                    progress.best, progress.best_values = len(self.curve) - 1, loop.values()
             for callback in callbacks:
                 callback.on_train_batch_end(step - 1, {"step": step, **row})
+            if checkpoint and checkpoint.due:
+                progress.seconds = time.perf_counter() - began
+                checkpoint.save(progress, loop.state(), callbacks)
         for callback in callbacks:
             callback.on_train_end()
-        if best:
-            row, values = best
-            if "test" in self.sets and row["test_accuracy"] is None:
-                final = loop.values()
-                loop.assign(values)
-                row["test_accuracy"] = self._evaluate(loop.evaluate, "test")[1]
-                loop.assign(final)
-            metrics |= {f"early_stop_{key}": value for key, value in row.items() if key != "train_loss"}
+        metrics = self._early_stop(loop, progress)
         last = self.curve[-1]
         metrics |= {f"final_{key}": last[key] for key in last if key in _FINAL}
         metrics["seconds"] = round(time.perf_counter() - began, 3)
+        if checkpoint:
+            checkpoint.remove()
         return metrics
+
+    def _is_best(self, progress: Progress) -> bool:
+        """Whether the last measurement is the early stop so far."""
+        best = None if progress.best is None else self.curve[progress.best]["validation_loss"]
+        return best is None or self.curve[-1]["validation_loss"] < best
+
+    def _early_stop(self, loop: Loop, progress: Progress) -> dict[str, float]:
+        """The measurements of the early stop; its test accuracy is measured now if it was not before."""
+        if progress.best is None:
+            return {}
+        row = self.curve[progress.best]
+        if "test" in self.sets and row["test_accuracy"] is None:
+            final = loop.values()
+            loop.assign(progress.best_values)
+            row["test_accuracy"] = self._evaluate(loop.evaluate, "test")[1]
+            loop.assign(final)
+        return {f"early_stop_{key}": value for key, value in row.items() if key != "train_loss"}
+
+    def _checkpoint_of(self, model: keras.Model, loop: Loop, callbacks) -> Checkpoint | None:
+        """The file of this training: its settings, its data, and the model it begins with tell it from others."""
+        if self.checkpoint is None:
+            return None
+        settings = {
+            "numbers": [self.steps, self.batch_size, self.seed, self.eval_every, self.test_every, self.replicas.count],
+            "at_steps": _at_steps(callbacks),
+            "parts": [described(part) for part in (loop.optimizer, self.loss, self.metric, self.augment)],
+            "policies": [layer.dtype_policy.name for layer in sublayers(model)],
+            "versions": [tf.__version__, keras.__version__, np.__version__, loop.jit],
+        }
+        values = {f"variable {i}": value_of(variable) for i, variable in enumerate(model.variables)}
+        for name, arrays in self.sets.items():
+            values |= {f"{name} {part}": sample_of(array) for part, array in zip("xy", arrays)}
+        owner = fingerprint(settings, values)
+        return Checkpoint(self.checkpoint, self.checkpoint_every, owner, writes=self.replicas.is_chief)
 
     @property
     def probe(self) -> Probe:
@@ -176,8 +234,10 @@ class Trainer:
         x, y = self.sets["train"]
         rng = np.random.default_rng([self.seed, 0, 4])  # epoch e is shuffled by [seed, e]
         rows = np.sort(rng.permutation(len(y))[:PROBE])
-        x, y = tf.constant(x[rows]), tf.constant(y[rows])
-        return x if self.augment is None else self.augment(x, tf.constant([self.seed, 0])), y, self.loss
+        return self._augmented(tf.constant(x[rows])), tf.constant(y[rows]), self.loss
+
+    def _augmented(self, x):
+        return x if self.augment is None else self.augment(x, tf.constant([self.seed, 0]))
 
     def test_accuracy(self, model: keras.Model) -> float:
         """The accuracy of a model on the test set, as it is: nothing is trained.
@@ -189,55 +249,20 @@ class Trainer:
             raise DataError("Expected a Trainer with a test set, but it was given none.")
         check_shapes(model, *self.sets["test"])
         if self._evaluation is None or self._evaluation.model is not model:
-            self._evaluation = Evaluation(model, self.loss, self.metric)
-        return self._evaluate(self._evaluation, "test")[1]
+            self._evaluation = Evaluation(model, self.loss, self.metric, self.replicas)
+        with self.replicas.together():
+            return self._evaluate(self._evaluation, "test")[1]
 
-    def _train(self, loop: Loop, callbacks) -> Iterator[tuple[int, int, float]]:
+    def _train(self, loop: Loop, callbacks, step: int) -> Iterator[tuple[int, int, float]]:
         """Runs stretch after stretch; yields the step reached, the steps since the last one, and their mean loss."""
-        extra = sorted({at for callback in callbacks for at in getattr(callback, "at_steps", ())})
-        step = 0
-        for x, y, rows, count in self._stretches(extra):
+        ends = {*range(self.eval_every, self.steps, self.eval_every), *_at_steps(callbacks), self.steps}
+        ends = sorted(end for end in ends if 0 < end <= self.steps)
+        for x, y, rows, count in self._feed.stretches(ends, min(self.eval_every, self.steps), step):
             loss, bad = loop.run(x, y, rows, count, tf.constant(step))
             if bad >= 0:
                 raise NonFiniteLossError(step + int(bad) + 1)
             step += int(count)
             yield step, int(count), float(loss)
-
-    def _stretches(self, extra: Sequence[int]) -> Iterator[tuple]:
-        """(x, y, rows, count): in step i of a stretch the batch is `x[rows[i]], y[rows[i]]`; only `count` rows are used."""
-        longest = min(self.eval_every, self.steps)
-        if self._resident:
-            for rows in self._orders(extra, longest):
-                padded = np.zeros((longest, self.batch_size), np.int32)
-                padded[: len(rows)] = rows
-                yield *self._resident, tf.constant(padded), tf.constant(len(rows))
-            return
-        x, y = self.sets["train"]
-        bytes_a_batch = max(1, (x.nbytes + y.nbytes) // len(y)) * self.batch_size
-        longest = max(1, min(longest, self.device_bytes // bytes_a_batch))
-        own_rows = tf.reshape(tf.range(longest * self.batch_size), (longest, self.batch_size))
-
-        def gather():
-            for rows in self._orders(extra, longest):
-                flat = np.zeros(longest * self.batch_size, np.int64)
-                flat[: rows.size] = rows.ravel()
-                yield x[flat], y[flat], np.int32(len(rows))
-
-        spec = [tf.TensorSpec((longest * self.batch_size, *a.shape[1:]), a.dtype) for a in (x, y)]
-        feed = tf.data.Dataset.from_generator(gather, output_signature=(*spec, tf.TensorSpec((), tf.int32)))
-        for x_part, y_part, count in feed.prefetch(1):
-            yield x_part, y_part, own_rows, count
-
-    def _orders(self, extra: Sequence[int], longest: int) -> Iterator[np.ndarray]:
-        """The examples of each step, (steps of a stretch, batch_size), cut where a stretch ends."""
-        order = BatchOrder(len(self.sets["train"][1]), self.batch_size, self.seed)
-        ends = {*range(self.eval_every, self.steps, self.eval_every), *extra, self.steps}
-        step = 0
-        for end in sorted(end for end in ends if 0 < end <= self.steps):
-            while step < end:
-                stop = min(end, step + longest)
-                yield order.rows(step, stop)
-                step = stop
 
     def _measure(self, loop: Loop, step: int, train_loss: float) -> dict:
         row = {"step": step, "train_loss": train_loss}
@@ -250,46 +275,16 @@ class Trainer:
 
     def _evaluate(self, evaluate: Evaluation, name: str) -> tuple[float, float]:
         """Mean loss and mean metric over a whole set."""
-        sums = sum(evaluate(x, y).numpy() for x, y in self._evaluated[name])
+        sums = sum(evaluate(x, y).numpy() for x, y in self._feed.evaluated[name])
         return tuple((sums / len(self.sets[name][1])).tolist())
-
-    def _fits(self, name: str) -> bool:
-        return sum(array.nbytes for array in self.sets[name]) <= self.device_bytes
-
-    def _parts(self, name: str) -> Sequence[tuple]:
-        """An evaluation set: as a whole on the device if it fits, else cut from the arrays each time it is asked for."""
-        if self._fits(name):
-            return [tuple(map(tf.constant, self.sets[name]))]
-        slices = [slice(start, start + EVAL_BATCH) for start in range(0, len(self.sets[name][1]), EVAL_BATCH)]
-        return _Lazily(lambda at: tuple(array[at] for array in self.sets[name]), slices)
-
-    def _check_values(self, model: keras.Model) -> None:
-        """Tries two examples of each set, eagerly: one sentence now instead of a page from the compiled graph later."""
-        for name, (x, y) in self.sets.items():
-            x, y = tf.constant(x[:2]), tf.constant(y[:2])
-            try:
-                if name == "train" and self.augment is not None:
-                    x = self.augment(x, tf.constant([self.seed, 0]))
-                outputs = model(x, training=False)
-                self.loss(y, outputs)
-                shape = tf.convert_to_tensor(self.metric(y, outputs)).shape
-            except Exception as error:
-                reason = " ".join(str(error).split())[:200]
-                raise DataError(
-                    f"Expected {name} data that fit model {model.name!r}, the loss and the metric, but inputs of shape "
-                    f"{tuple(x.shape)} and targets of shape {tuple(y.shape)} failed ({reason})."
-                ) from error
-            if tuple(shape) != tuple(y.shape[:1]):
-                raise LotteryError(
-                    f"Expected metric to return one value per example, but for {len(y)} examples it returned shape {tuple(shape)}."
-                )
 
     def _loop_for(self, model: keras.Model) -> Loop:
         """The compiled loop of the last model is kept: the levels of a search compile once."""
         check_shapes(model, *self.sets["train"])
+        self.replicas.check(model, self.batch_size)
         if self._loop is None or not self._loop.serves(model):
             check_labels(model, self.sets)
-            self._check_values(gradient_masks(model)[0])
+            check_values(gradient_masks(model)[0], self.sets, self.loss, self.metric, self._augmented)
             self._loop = Loop(
                 model,
                 optimizer=self.optimizer,
@@ -298,22 +293,18 @@ class Trainer:
                 augment=self.augment,
                 seed=self.seed,
                 jit_compile=self.jit_compile,
+                replicas=self.replicas,
             )
         self._loop.reset()
         return self._loop
 
 
+def _at_steps(callbacks) -> list[int]:
+    """The steps at which callbacks want to be called."""
+    return sorted({int(at) for callback in callbacks for at in getattr(callback, "at_steps", ())})
+
+
 _FINAL = ("train_loss", "validation_accuracy", "test_accuracy")
-
-
-class _Lazily:
-    """An iterable that maps a function over items anew each time it is walked."""
-
-    def __init__(self, function: Callable, items: Sequence):
-        self.function, self.items = function, items
-
-    def __iter__(self) -> Iterator:
-        return map(self.function, self.items)
 
 
 @keras.saving.register_keras_serializable("tf_lottery")

@@ -1,0 +1,197 @@
+"""What the commands that train have in common: they work here or in several processes, plan, and tell what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tf_lottery.bin import tasks
+from tf_lottery.executor import Task
+from tf_lottery.quiet import native_stderr_off
+from tf_lottery.results import Run
+from tf_lottery.settings import Problem, setting
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a command reads, trains and writes; nothing in it changes a result by more than rounding."""
+
+    name: str | None = setting(None, "The run's name: its folder in results_dir. Default: the name of the model.")
+    results_dir: str = setting("results", "The folder of all runs.")
+    data_dir: str | None = setting(
+        None, "Where TFDS data are prepared. Default: $TFDS_DATA_DIR, else TFDS's own folder."
+    )
+    replicate: int | None = setting(None, "Work on this replicate only; several processes can share a run in this way.")
+    strategy: str = setting(
+        "none",
+        "Train each network on: none, one device; mirrored, all GPUs of this machine; multi_worker, the machines in TF_CONFIG; "
+        "tpu.",
+    )
+    tensorboard: str | None = setting(
+        None, "Write summaries for TensorBoard into the run's folder of this one, while it trains."
+    )
+    dry_run: bool = setting(False, "Print what there is to do and how long it will take, and do nothing.")
+    json: bool = setting(False, "Print the closing table as JSON; progress goes to stderr.")
+    quiet: bool = setting(False, "Show no progress, only the closing table.")
+
+
+@dataclass(frozen=True)
+class Telling:
+    """How a command tells what came of a run.
+
+    Attributes:
+      as_json: `(run, whether anything was trained)` -> what `--json` prints.
+      table: `run` -> a table for the terminal.
+      lines: `run` -> what is printed below it.
+      finished: What is said where nothing was left to do, with `{folder}`.
+    """
+
+    as_json: Callable[[Run, bool], dict[str, Any]]
+    table: Callable[[Run], Any]
+    lines: Callable[[Run], Sequence[str]] = lambda run: ()
+    finished: str = "This run was finished already; nothing was trained. Its results are in {folder}."
+
+    def print(self, run: Run, worked: bool) -> None:
+        from rich.console import Console
+
+        Console(file=sys.stdout).print(self.table(run))
+        for line in self.lines(run):
+            print(line)
+        if not worked:
+            print(self.finished.format(folder=run.folder))
+
+
+def work(
+    place: Place,
+    workers: tasks.Workers,
+    function: str,
+    jobs: Sequence[tuple[Run, Problem]],
+    missing: Callable[[Run, Any], list[tuple[int, int]]],
+    levels: Callable[[Any], int],
+    telling: Telling,
+    argv: Sequence[str],
+) -> None:
+    """What a command does with its runs: it plans them, works on one here, or on several at once.
+
+    Args:
+      place, workers: The flags.
+      function: The name of a function `(run, settings, display, ...)` of `experiment`.
+      jobs: Each run with its settings, resolved.
+      missing: `(run, settings)` -> (replicate, level) of what is left to train.
+      levels: `settings` -> how many levels a replicate has.
+      telling: How to tell what came of them.
+      argv: The command line, for its plugins.
+    """
+    if place.dry_run:
+        for run, settings in jobs:
+            _print_plan(place, function, run, settings, missing(run, settings), levels(settings))
+    elif len(jobs) == 1 and workers.alone:
+        ((run, settings),) = jobs
+        settled, left = dataclasses.asdict(settings), missing(run, settings)
+        here(place, function, run, left, settings.steps, settled, telling, settings=settings)
+    else:
+        todo = []
+        for run, settings in jobs:
+            tasks.check(run, settings)
+            options = {"settings": settings, "data_dir": place.data_dir}
+            todo += tasks.tasks_of(run.name, function, missing(run, settings), settings.steps, **options)
+        at_once(place, workers, todo, {run.name: run for run, _ in jobs}, argv, telling)
+
+
+def here(
+    place: Place,
+    function: str,
+    run: Run,
+    missing: Sequence[tuple[int, int]],
+    steps: int,
+    settled: Mapping[str, Any],
+    telling: Telling,
+    branch: str | None = None,
+    **arguments,
+) -> None:
+    """Calls a function of `experiment` in this process, with a display, and tells what came of it.
+
+    Args:
+      place: The flags.
+      function: Its name.
+      run: The run that it is called with.
+      missing, steps: (replicate, level) of what is left to train, and the steps of each.
+      settled: The settings, for TensorBoard.
+      telling: How to tell.
+      branch: The branch of the run that it trains.
+      arguments: For the function, beside those that `place` decides.
+    """
+    with native_stderr_off():
+        from tf_lottery import distribution, experiment
+
+        replicas = distribution.Replicas(distribution.get(place.strategy))  # before TensorFlow computes anything
+    from tf_lottery.bin.display import display_of, print_json
+
+    folder = run.name if branch is None else f"{run.name}/{branch}"
+    display = display_of(place, folder, missing, steps, settled, replicas.is_chief)
+    with display, replicas.together():
+        worked = getattr(experiment, function)(
+            run,
+            display=display,
+            data_dir=place.data_dir,
+            replicate=place.replicate,
+            strategy=replicas.strategy,
+            **arguments,
+        )
+    if not replicas.is_chief:
+        return
+    own = run if branch is None else run.branch(branch)
+    if place.json:
+        print_json(telling.as_json(own, worked))
+    else:
+        telling.print(own, worked)
+
+
+def at_once(
+    place: Place,
+    workers: tasks.Workers,
+    todo: Sequence[Task],
+    runs: Mapping[str, Run],
+    argv: Sequence[str],
+    telling: Telling,
+) -> None:
+    """Does the tasks of several runs, or of the replicates of one, and tells what came of each.
+
+    Args:
+      place, workers: The flags.
+      todo: The tasks.
+      runs: By the `run` of their tasks.
+      argv: The command line, for its plugins.
+      telling: How to tell.
+    """
+    from tf_lottery.bin.display import print_json
+
+    failed = tasks.work(todo, Path(place.results_dir), workers, argv, quiet=place.quiet, aside=place.json)
+    worked = {task.run for task in todo}
+    begun = [(run, path in worked) for path, run in runs.items() if run.finished()]
+    if place.json:
+        print_json({"runs": [telling.as_json(*each) for each in begun]})
+    else:
+        for each in begun:
+            telling.print(*each)
+    tasks.raise_first(failed)
+
+
+def _print_plan(
+    place: Place, function: str, run: Run, settings: Problem, missing: Sequence[tuple[int, int]], levels: int
+) -> None:
+    """What `--dry_run` prints of a run of so many levels a replicate, worked on by a function of `experiment`."""
+    with native_stderr_off():
+        from tf_lottery import experiment
+    from tf_lottery.bin import dry_run
+
+    def work(run, settings, display):
+        getattr(experiment, function)(run, settings, display, data_dir=place.data_dir)
+
+    estimate = dry_run.from_finished(run, missing) or dry_run.rehearsed(work, settings, missing)
+    replicates = settings.replicates if place.replicate is None else 1
+    dry_run.show(run, missing, replicates * levels, settings.steps, estimate, json=place.json)

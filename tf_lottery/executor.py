@@ -1,0 +1,324 @@
+"""Many tasks at once: replicates, branches and sweeps in processes on this machine, or on a Ray cluster.
+
+A task is work that a process of its own can do, and go on with where it was interrupted: one replicate of a run. Tasks
+write into the same folder as one process alone would, and find the same, bit for bit, where results do not depend on the
+number of threads (nets that XLA compiles; see `docs/scale.md`). No TensorFlow is loaded here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Protocol
+
+from tf_lottery.errors import LotteryError
+
+EXECUTORS = ("local", "ray")
+PATIENCE = 10.0  # seconds that a process has to end in when it is told to
+Event = tuple  # (the name of a method of the display, its arguments but for the task)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One replicate of a run.
+
+    Attributes:
+      name: What it is called in messages; no two have the same.
+      work: `work(experiment, folder, display)` does it; a function that can be pickled, as a `functools.partial` of one of a
+        module. `experiment` is the module of that name, which loads TensorFlow.
+      run: The folder that it writes, in the folder of all runs.
+      replicate: Which one; None for all of them.
+      left: (replicate, level) of what it has to train.
+      steps: Training steps of each.
+      after: The names of tasks that must be finished before it begins.
+      reads: The run that it reads beside its own, for a branch that of its search.
+    """
+
+    name: str
+    work: Callable
+    run: str
+    replicate: int | None
+    left: tuple[tuple[int, int], ...]
+    steps: int
+    after: frozenset[str] = frozenset()
+    reads: str | None = None
+
+
+class Display(Protocol):
+    """What is told about the progress of tasks; the methods are those of `experiment.Display`, with the task first."""
+
+    def begin(self, task: Task, replicate: int, level: int, density: float | None) -> None: ...
+
+    def advance(self, task: Task, steps: int, reached: int) -> None: ...
+
+    def done(self, task: Task, row: dict[str, Any]) -> None: ...
+
+    def tell(self, task: Task, sentence: str) -> None: ...
+
+
+class TaskError(LotteryError):
+    """A task whose process was ended from outside, or that was not begun because another one failed."""
+
+
+class Relay:
+    """The display of a task that runs elsewhere: sends what it is told as events."""
+
+    def __init__(self, send: Callable[[Event], None]):
+        self.send = send
+
+    def begin(self, replicate: int, level: int, density: float | None) -> Sequence:
+        import keras
+
+        send = self.send
+
+        class Steps(keras.callbacks.Callback):
+            last = 0
+
+            def on_train_batch_end(self, batch, logs=None):
+                send(("advance", batch + 1 - self.last, batch + 1))
+                self.last = batch + 1
+
+        send(("begin", replicate, level, density))
+        return [Steps()]
+
+    def done(self, row) -> None:
+        self.send(("done", dict(row)))
+
+    def tell(self, sentence: str) -> None:
+        self.send(("tell", sentence))
+
+
+def run(
+    tasks: Sequence[Task],
+    folder: Path,
+    display: Display,
+    *,
+    workers: int = 1,
+    executor: str = "local",
+    address: str | None = None,
+    plugins: Sequence[str] = (),
+) -> dict[str, Exception]:
+    """Does all tasks, several at once; the next start goes on with what is left.
+
+    A task that fails ends alone: the others are finished, but for those that come after it.
+
+    Args:
+      tasks: What to do, in an order in which it can be done one by one.
+      folder: The folder of all runs.
+      display: Is told about progress.
+      workers: How many tasks to do at once; they share the processors of this machine, or of the cluster.
+      executor: `"local"`, in processes of this machine (with one worker in this one), or `"ray"`; see `on_ray`.
+      address: Of the Ray cluster.
+      plugins: What each process imports first; see `registry.import_plugin`.
+
+    Returns:
+      The errors of the tasks that failed, by name.
+
+    Raises:
+      LotteryError: If an argument is out of range, or Ray is not there.
+    """
+    if not isinstance(workers, int) or workers < 1:
+        raise LotteryError(f"Expected workers of at least 1, a whole number, but received {workers!r}.")
+    if executor not in EXECUTORS:
+        raise LotteryError(f"Expected executor to be one of {', '.join(EXECUTORS)}, but received {executor!r}.")
+    queue = Queue(tasks)
+    if executor == "ray":
+        from tf_lottery import on_ray
+
+        on_ray.work(queue, folder, display, workers, address, plugins)
+    elif workers == 1:
+        _here(queue, folder, display)
+    else:
+        _Pool(folder, workers, plugins).work(queue, display)
+    return queue.failed
+
+
+class Queue:
+    """Which tasks can begin, and which failed."""
+
+    def __init__(self, tasks: Iterable[Task]):
+        self.waiting = list(tasks)
+        self.unfinished = {task.name for task in self.waiting}
+        self.failed: dict[str, Exception] = {}
+
+    def next(self) -> Task | None:
+        """A task whose time has come; None if there is none now."""
+        for task in list(self.waiting):
+            if lost := task.after & self.failed.keys():
+                self.waiting.remove(task)
+                self.fail(task, TaskError(f"{task.name} was not begun, because {min(lost)} is not finished."))
+            elif not task.after & self.unfinished:
+                self.waiting.remove(task)
+                return task
+        return None
+
+    def finish(self, task: Task) -> None:
+        self.unfinished.discard(task.name)
+
+    def fail(self, task: Task, error: Exception) -> None:
+        self.unfinished.discard(task.name)
+        self.failed[task.name] = error
+
+
+def _here(queue: Queue, folder: Path, display: Display) -> None:
+    while task := queue.next():
+        try:
+            do(task, folder, lambda event, task=task: getattr(display, event[0])(task, *event[1:]))
+        except (LotteryError, OSError) as error:
+            queue.fail(task, error)
+        else:
+            queue.finish(task)
+
+
+def do(task: Task, folder: Path, send: Callable[[Event], None]) -> None:
+    """Does a task in this process; what its display is told is sent as events."""
+    from tf_lottery.quiet import native_stderr_off
+
+    with native_stderr_off():
+        from tf_lottery import experiment
+    task.work(experiment, folder, Relay(send))
+
+
+class _Pool:
+    """Processes that do one task after the other, each with its share of the processors."""
+
+    def __init__(self, folder: Path, workers: int, plugins: Sequence[str]):
+        self.folder, self.workers, self.plugins = folder, workers, tuple(plugins)
+        self.threads = threads_each(workers)
+        self.idle: list[_Worker] = []
+        self.busy: dict[Connection, tuple[_Worker, Task]] = {}
+
+    def work(self, queue: Queue, display: Display) -> None:
+        try:
+            while True:
+                while len(self.busy) < self.workers and (task := queue.next()):
+                    worker = self.idle.pop() if self.idle else self._new()
+                    worker.pipe.send(task)
+                    self.busy[worker.pipe] = worker, task
+                if not self.busy:
+                    return
+                for pipe in wait(list(self.busy)):
+                    self._hear(pipe, queue, display)
+        finally:
+            self._end()
+
+    def _new(self) -> _Worker:
+        used = {worker.index for worker, _ in self.busy.values()}
+        index = next(i for i in range(self.workers) if i not in used)
+        return _Worker(index, self.threads, self.folder, self.plugins)
+
+    def _hear(self, pipe: Connection, queue: Queue, display: Display) -> None:
+        worker, task = self.busy[pipe]
+        try:
+            name, *rest = pipe.recv()
+        except EOFError:
+            del self.busy[pipe]
+            worker.process.join()
+            ended = f"its process ended with status {worker.process.exitcode}"
+            if worker.process.exitcode < 0:
+                ended = f"its process was ended by signal {-worker.process.exitcode}"
+            queue.fail(
+                task, TaskError(f"{task.name} is not finished, because {ended}; the same command goes on with it.")
+            )
+            return
+        if name not in ("finished", "failed"):
+            getattr(display, name)(task, *rest)
+            return
+        del self.busy[pipe]
+        self.idle.append(worker)
+        if name == "finished":
+            queue.finish(task)
+        else:
+            queue.fail(task, *rest)
+
+    def _end(self) -> None:
+        """Whatever is still at work is told to end: it removes what it had not finished."""
+        workers = [*self.idle, *(worker for worker, _ in self.busy.values())]
+        for worker in workers:
+            worker.process.terminate()
+        for worker in workers:
+            worker.process.join(PATIENCE)
+            worker.process.kill()
+            worker.process.join()
+
+
+class _Worker:
+    """A process that waits for tasks."""
+
+    def __init__(self, index: int, threads: int, folder: Path, plugins: tuple[str, ...]):
+        self.index = index
+        context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
+        self.pipe, other = context.Pipe()
+        arguments = (other, index, threads, folder, plugins)
+        self.process = context.Process(target=_serve, args=arguments, daemon=True)
+        with _interrupts_ignored():  # by the new process too: Ctrl-C reaches it through this one
+            self.process.start()
+        other.close()
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _serve(pipe: Connection, index: int, threads: int, folder: Path, plugins: tuple[str, ...]) -> None:
+    """The life of a worker: tasks come through the pipe, events go back; it ends with the process that asked for it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # on the way out files are cleaned up
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        begun = False
+        while True:
+            task = pipe.recv()
+            try:
+                if not begun:
+                    begin(threads, plugins, index)
+                    begun = True
+                do(task, folder, pipe.send)
+            except (BrokenPipeError, ConnectionResetError):
+                return
+            except (LotteryError, OSError) as error:
+                pipe.send(("failed", error))
+            except Exception:
+                pipe.send(("failed", RuntimeError(f"{task.name} failed:\n{traceback.format_exc()}")))
+            else:
+                pipe.send(("finished",))
+
+
+def begin(threads: int, plugins: Sequence[str], index: int = 0) -> None:
+    """Readies a fresh process for tasks: its share of the processors, a GPU of its own if there are several, plugins.
+
+    Args:
+      threads: How many threads TensorFlow may use for one operation.
+      plugins: What to import.
+      index: The number of the process among those of this machine.
+    """
+    from tf_lottery.quiet import native_stderr_off
+    from tf_lottery.registry import import_plugin
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with native_stderr_off():
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+        if gpus := tf.config.list_physical_devices("GPU"):
+            tf.config.set_visible_devices(own := gpus[index % len(gpus)], "GPU")
+            tf.config.experimental.set_memory_growth(own, True)  # several processes may share it
+    for plugin in plugins:
+        import_plugin(plugin)
+
+
+def threads_each(workers: int) -> int:
+    """The threads of each of so many processes, which together keep the processors of this machine busy."""
+    return max(1, len(os.sched_getaffinity(0)) // workers)
