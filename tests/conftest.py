@@ -9,6 +9,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import numpy as np
 import pytest
 
+collect_ignore = ["scripts"]  # they are run by tests, in processes of their own
+
 PREPARED = Path(__file__).parents[2] / "shared" / "data" / "tfds"
 if PREPARED.is_dir():
     os.environ.setdefault("TFDS_DATA_DIR", str(PREPARED))

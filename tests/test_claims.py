@@ -16,8 +16,9 @@ from tf_lottery.claims import page as page_lib
 from tf_lottery.claims import plan as plan_lib
 from tf_lottery.claims.plan import Branch, ByRule, Learned, Search
 from tf_lottery.errors import DataError, LotteryError
-from tf_lottery.results import RULE, SUMMARY, SUPERMASKS, Run
+from tf_lottery.results import Run
 from tf_lottery.settings import BranchSettings, Settings, SupermaskSettings
+from tf_lottery.tables import RULE, SUMMARY, SUPERMASKS
 
 FULL = plan_lib.plan("full")
 

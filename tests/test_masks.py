@@ -115,3 +115,18 @@ def test_shuffled_keeps_layerwise_densities(rng):
     new = masks.shuffled(mask, rng)
     assert {p: m.sum() for p, m in new.items()} == {p: m.sum() for p, m in mask.items()}
     assert not np.array_equal(new["a"], mask["a"])
+
+
+@pytest.mark.parametrize("scope", masks.SCOPES)
+def test_how_many_weights_of_a_kernel_are_kept_is_a_choice(scope, rng):
+    ones = {"a": np.ones((10, 10), np.uint8), "b": np.ones(6, np.uint8)}
+    scores = {"a": rng.random((10, 10)) + 2, "b": rng.random(6)}  # all of `b` ranks below all of `a`
+    for least in (0, 1, 4, 9):
+        new = masks.prune(ones, scores, {"a": 0.96, "b": 0.96}, scope=scope, min_per_kernel=least)
+        if scope == "global":
+            expected = {0: (4, 0), 1: (3, 1), 4: (4, 4), 9: (9, 6)}[least]
+        else:
+            expected = {0: (4, 0), 1: (4, 1), 4: (4, 4), 9: (9, 6)}[least]
+        assert (new["a"].sum(), new["b"].sum()) == expected
+        for path, mask in new.items():
+            assert not mask.any() or mask.all() or scores[path][mask == 1].min() > scores[path][mask == 0].max()

@@ -33,7 +33,7 @@ def kernels_of(name):
 def test_weight_counts(name):
     kernels = kernels_of(name)
     assert sum(int(np.prod(kernel.variable.shape)) for kernel in kernels) == COUNTS[name]
-    fractions = weights.prune_fractions(kernels, models.presets[name].prune_fraction)
+    fractions = weights.prune_fractions(kernels, models.preset(name).prune_fraction)
     left_out = sum(int(np.prod(k.variable.shape)) for k in kernels if fractions[k.path] == 0)
     assert left_out == {"resnet18": 2_560 + 640, "vgg19": 5_120}.get(name, 0)
     assert kernels[-1].is_output and "output" in kernels[-1].path
@@ -42,7 +42,7 @@ def test_weight_counts(name):
 @pytest.mark.parametrize("name", PAPER)
 def test_densities_of_24_rounds_are_the_papers_labels(name):
     kernels = kernels_of(name)
-    fractions = weights.prune_fractions(kernels, models.presets[name].prune_fraction)
+    fractions = weights.prune_fractions(kernels, models.preset(name).prune_fraction)
     now = {kernel.path: np.ones(kernel.variable.shape, np.uint8) for kernel in kernels}
     scores = {path: np.arange(mask.size, dtype=np.float32).reshape(mask.shape) for path, mask in now.items()}
     for level, label in enumerate(PAPER[name].split()):

@@ -12,7 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tf_lottery.errors import DataError, LotteryError, NonFiniteLossError, TicketError
+    from tf_lottery.compaction import compact
+    from tf_lottery.errors import DataError, ExportError, LotteryError, NonFiniteLossError, TicketError
     from tf_lottery.find import find_ticket, retrain_ticket
     from tf_lottery.layers import MaskedLayer, MaskedModel, strip, wrap
     from tf_lottery.pruning import prune
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "DataError": "errors",
+    "ExportError": "errors",
     "LotteryError": "errors",
     "LotterySchedule": "schedules",
     "MaskedLayer": "layers",
@@ -34,6 +36,7 @@ _HOMES = {
     "TicketError": "errors",
     "Trainer": "training",
     "WarmUpThenDrop": "training",
+    "compact": "compaction",
     "find_ticket": "find",
     "get_masks": "state",
     "prune": "pruning",
@@ -44,9 +47,11 @@ _HOMES = {
 }
 _MODULES = (
     "callbacks",
+    "contracts",
     "criteria",
     "data",
     "errors",
+    "export",
     "gradients",
     "masks",
     "models",

@@ -43,7 +43,7 @@ import numpy as np
 from tf_lottery.errors import LotteryError
 from tf_lottery.registry import Registry
 
-registry = Registry("criterion")
+registry = Registry("criterion", "tf_lottery.criteria")
 get = registry.get
 
 

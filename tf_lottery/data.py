@@ -17,7 +17,7 @@ import numpy as np
 from tf_lottery.errors import DataError
 from tf_lottery.registry import Registry
 
-registry = Registry("data set")
+registry = Registry("data set", "tf_lottery.datasets")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class Dataset:
     @property
     def input_shape(self) -> tuple[int, ...]:
         return self.train[0].shape[1:]
+
+
+def names() -> list[str]:
+    """The data sets that are known by name: the registered ones, and those of TFDS that come with the papers' splits."""
+    return [*registry, "mnist", "fashion_mnist", "cifar10"]
 
 
 def load(name: str = "mnist1d", data_dir: str | os.PathLike | None = None) -> Dataset:
@@ -77,8 +82,7 @@ def _from_tfds(name: str, data_dir: str | os.PathLike | None) -> Dataset:
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
-        known = ", ".join([*registry, "mnist", "fashion_mnist", "cifar10"])
-        raise DataError(f"Expected {known} or another data set of TFDS, but received {name!r}.") from None
+        raise DataError(f"Expected {', '.join(names())} or another data set of TFDS, but received {name!r}.") from None
     if not builder.is_prepared():
         print(
             f"{name} is not prepared in {builder.data_dir}; fetching it (minutes, also to give up without a network)",

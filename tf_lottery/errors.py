@@ -13,8 +13,16 @@ class TicketError(LotteryError):
     """A ticket file or a ticket that cannot be read, or does not fit the model it is applied to."""
 
 
+class FormatError(TicketError):
+    """A file of another kind, or one that another version wrote."""
+
+
 class DataError(LotteryError):
     """A data set that is not known, cannot be had, or does not fit the model."""
+
+
+class ExportError(LotteryError):
+    """A model that cannot leave in the format asked for, or a file that did not pass its check."""
 
 
 class NonFiniteLossError(LotteryError):
@@ -27,3 +35,7 @@ class NonFiniteLossError(LotteryError):
     def __init__(self, step: int):
         self.step = step
         super().__init__(f"The loss was not finite at step {step}: expected a finite training loss.")
+
+
+class WorkerLostError(LotteryError):
+    """A worker of several that train together stopped, or cannot be reached any more."""

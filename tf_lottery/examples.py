@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tf_lottery.errors import DataError, LotteryError
 from tf_lottery.layers import Masked
@@ -84,4 +85,26 @@ def check_labels(model: keras.Model, sets: Mapping[str, Examples]) -> None:
         if labels and not 0 <= y.min() <= y.max() < classes:
             raise DataError(
                 f"Expected labels in [0, {classes}) for model {model.name!r}, but the {name} data have {y.min()} to {y.max()}."
+            )
+
+
+def check_values(
+    model: keras.Model, sets: Mapping[str, Examples], loss: Callable, metric: Callable, augmented: Callable
+) -> None:
+    """Tries two examples of each set, eagerly: one sentence now instead of a page from the compiled graph later."""
+    for name, (x, y) in sets.items():
+        x, y = tf.constant(x[:2]), tf.constant(y[:2])
+        try:
+            outputs = model(augmented(x) if name == "train" else x, training=False)
+            loss(y, outputs)
+            shape = tf.convert_to_tensor(metric(y, outputs)).shape
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(
+                f"Expected {name} data that fit model {model.name!r}, the loss and the metric, but inputs of shape "
+                f"{tuple(x.shape)} and targets of shape {tuple(y.shape)} failed ({reason})."
+            ) from error
+        if tuple(shape) != tuple(y.shape[:1]):
+            raise LotteryError(
+                f"Expected metric to return one value per example, but for {len(y)} examples it returned shape {tuple(shape)}."
             )

@@ -37,6 +37,7 @@ def find_ticket(
     rewind_to: int = 0,
     one_shot: bool = False,
     reset: str = "each_level",
+    min_per_kernel: int = 1,
     start_from: Ticket | Sequence[Ticket] = (),
     prunable: Prunable = None,
     probe: Probe | None = None,
@@ -45,7 +46,8 @@ def find_ticket(
     """Finds winning tickets by iterative pruning; yields one ticket a level.
 
     Level 0 trains the dense network. Level k prunes the lowest scores of what level k - 1 kept, gives the survivors their
-    starting weights and trains again. With a `prune_fraction` p for all kernels the density of level k is (1 - p)^k.
+    starting weights and trains again. With a `prune_fraction` p for all kernels the density of level k is (1 - p)^k, if single
+    weights compete.
 
     Biases, normalisation and other variables return to their initial values with the survivors, statistics and random
     seeds too (with `survivors="keep"` they stay). A compiled optimizer loses its state, so every level starts anew.
@@ -60,12 +62,16 @@ def find_ticket(
       criterion: What to keep; a name from `criteria` or a function.
       survivors: What kept weights start from; a name from `treatments` or a function.
       pruned: What pruned weights hold; a name from `treatments` or a function.
-      scope: Whether scores compete within each `"layer"` or in the `"global"` network.
+      scope: Whether scores compete within each `"layer"` or in the `"global"` network; or whole output channels and units by the
+        norm of their scores (`patterns.channel_scores`), `"channels"` within each layer or `"global_channels"`. Then
+        `prune_fraction` is the share of the remaining *channels* that a round removes, and the kernels that have none to
+        spare stay dense, the output layer above all; see `state.channel_axes`.
       rewind_to: The step of level 0 whose weights the survivors rewind to; 0 = the initialisation. Later levels train in full
         from there.
       one_shot: Prune every level directly from the dense network, instead of from the level before.
       reset: `"each_level"` (strategy 1 of Frankle & Carbin), or `"at_end"` (strategy 2): training goes on from the trained
         weights, and only the last level starts from its `survivors` treatment of the initial weights.
+      min_per_kernel: How many weights of each kernel are kept whatever their scores (with whole channels: how many of those).
       start_from: A ticket to go on from; its level is not trained again, unless it has no trained weights. To end exactly
         where an uninterrupted search would have, give the first and the last ticket of that search: `one_shot`,
         `reset="at_end"` and the constant treatments look back at the first.
@@ -102,30 +108,34 @@ def find_ticket(
         [weights.prune_fractions(kernels.values(), prune_fraction)] * levels,
         lambda path, seed: weights.draw(kernels[path], seed),
         lambda kind, masks, values: gradients.take(masked, kind, probe, masks, values),
+        state.channel_axes(masked) if scope in masks.CHANNEL_SCOPES else None,
         criterion=criterion,
         survivors=survivors,
         pruned=pruned,
         scope=scope,
         one_shot=one_shot,
         reset=reset,
+        min_per_kernel=min_per_kernel,
         seed=seed,
     )
     probe = gradients.checked(rounds.criterion, probe, otherwise=train)
     found = {
         **names(criterion=rounds.criterion, survivors=rounds.survivors, pruned=rounds.pruned),
         **names(prune_fraction=prune_fraction, scope=scope, rewind_to=rewind_to),
-        **{"one_shot": one_shot, "reset": reset, "seed": seed},
+        **{"one_shot": one_shot, "reset": reset, "min_per_kernel": min_per_kernel, "seed": seed},
     }
     given = _in_paths_of(masked, [start_from] if isinstance(start_from, Ticket) else start_from)
 
     def search() -> Iterator[Ticket]:
-        last = given[-1] if given else Ticket(state.get_masks(masked), state.get_values(masked), found=found)
+        last = given[-1] if given else _begin(masked, found)
         if last.final is None:
             last = _trained(masked, train, last, rewind_to)
             yield last
         first = given[0] if len(given) > 1 else last
         while last.level < levels:
-            last = _trained(masked, train, dataclasses.replace(rounds.next(last, first), found=found))
+            last = _trained(
+                masked, train, dataclasses.replace(rounds.next(last, first), found=found).inheriting(last, first)
+            )
             yield last
 
     return search()
@@ -150,7 +160,8 @@ def retrain_ticket(
       dense: The level-0 ticket of the same search: its initial and final weights are what the treatments are given.
       survivors: What kept weights start from: `"reinit"` is the control of Frankle & Carbin.
       pruned: What pruned weights hold.
-      random_mask: Put a random mask of the same layer-wise densities in the place of the ticket's.
+      random_mask: Put a random mask of the same layer-wise densities in the place of the ticket's; of whole channels if those
+        competed in its search.
       seed: Decides everything random: drawn weights, shuffles, the random mask.
 
     Returns:
@@ -162,7 +173,8 @@ def retrain_ticket(
     kernels = _kernels(masked)
     ticket, dense = _in_paths_of(masked, [ticket, dense])
     rng = np.random.default_rng([seed, ticket.level, 1])
-    new = masks.shuffled(ticket.masks, rng) if random_mask else ticket.masks
+    axes = state.channel_axes(masked) if ticket.found.get("scope") in masks.CHANNEL_SCOPES else None
+    new = masks.shuffled(ticket.masks, rng, axes) if random_mask else ticket.masks
     start = treat(
         new,
         dense.initial,
@@ -173,7 +185,7 @@ def retrain_ticket(
         draw=lambda path, seed: weights.draw(kernels[path], seed),
         seed=[seed, ticket.level],
     )
-    return _trained(masked, train, Ticket(new, start, level=ticket.level, found=found))
+    return _trained(masked, train, Ticket(new, start, level=ticket.level, found=found).inheriting(dense))
 
 
 class _Snapshot(keras.callbacks.Callback):
@@ -194,6 +206,20 @@ class _Snapshot(keras.callbacks.Callback):
         if step == wanted:
             self.values = state.get_values(self.model)
 
+    def saved(self) -> Mapping[str, np.ndarray]:
+        """What a training that was killed must not lose; see `Trainer`."""
+        return {str(i): value for i, value in enumerate((self.values or {}).values())}
+
+    def resume(self, arrays: Mapping[str, np.ndarray]) -> None:
+        if arrays:  # in the order of the variables: Keras counts up automatic names
+            self.values = {path: arrays[str(i)] for i, path in enumerate(state.named_variables(self.model))}
+
+
+def _begin(masked, found: Mapping) -> Ticket:
+    """The first level, not trained yet, with the recipes of what still holds what its initializer drew."""
+    recipes = {recipe.digest: recipe for recipe in weights.recipes(masked.inner).values()}
+    return Ticket(state.get_masks(masked), state.get_values(masked), found=found, recipes=recipes)
+
 
 def _trained(masked, train: Train, ticket: Ticket, rewind_to: int = 0) -> Ticket:
     """The ticket after training. A dense one that is to be rewound to a later step gets that step's weights as initial."""
@@ -206,7 +232,7 @@ def _trained(masked, train: Train, ticket: Ticket, rewind_to: int = 0) -> Ticket
         )
     initial = snapshot.values if snapshot else ticket.initial
     layers.settle(masked)
-    return Ticket(ticket.masks, initial, state.get_values(masked), ticket.level, metrics, ticket.found)
+    return dataclasses.replace(ticket, initial=initial, final=state.get_values(masked), metrics=metrics)
 
 
 def metrics_of(returned: Mapping[str, float] | keras.callbacks.History | None) -> dict[str, float]:

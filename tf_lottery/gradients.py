@@ -200,7 +200,7 @@ def synaptic_flow(network: Network, probe: Probe | None = None) -> Kernels:
     holds: then the input and R are scaled down, which without biases changes no ranking.
     Reference: Tanaka et al. (2020, arXiv 2006.05467), section 6 and algorithm 1.
     """
-    network, ones = network.absolute(), _ones(network.model, probe)
+    network, ones = network.absolute(), ones_like_input(network.model, probe)
     kernels = network.kernels
     for scale in (1.0, 1e-15, 1e-30):
         with tf.GradientTape() as tape:
@@ -261,7 +261,7 @@ def _tensor(array) -> tf.Tensor:
     return tf.cast(tensor, tf.float32) if tensor.dtype == tf.float64 else tensor
 
 
-def _ones(model, probe: Probe | None):
+def ones_like_input(model, probe: Probe | None):
     """One input of ones, in the structure of the model's inputs."""
     if probe is not None:
         return keras.tree.map_structure(lambda array: tf.ones_like(array[:1]), probe[0])

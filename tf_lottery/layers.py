@@ -24,7 +24,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from tf_lottery import weights
+from tf_lottery import precision, weights
+from tf_lottery.distribution import scope_of
 from tf_lottery.errors import LotteryError
 from tf_lottery.weights import Kernel, Prunable
 
@@ -181,9 +182,17 @@ class MaskedModel(Masked, keras.Model):
         return strip(self).export(*args, **kwargs)
 
     def compile(self, optimizer="rmsprop", *args, auto_scale_loss: bool = True, **kwargs) -> None:
-        """As `keras.Model.compile`; the loss is scaled if the *wrapped* model computes in float16."""
+        """As `keras.Model.compile`; the loss is scaled if the *wrapped* model computes in float16.
+
+        Raises:
+          LotteryError: If XLA is asked for with several replicas, whose meetings it cannot compile.
+        """
+        if kwargs.get("jit_compile") is True and self.distribute_strategy.num_replicas_in_sync > 1:
+            raise LotteryError(
+                f"Expected jit_compile of 'auto' or False for {self.name!r} under a strategy of several replicas, but received True."
+            )
         if auto_scale_loss:
-            optimizer = weights.loss_scaling(keras.optimizers.get(optimizer), self.model)
+            optimizer = precision.loss_scaling(keras.optimizers.get(optimizer), self.model)
         super().compile(optimizer, *args, **kwargs)
 
     def fit(self, *args, **kwargs) -> keras.callbacks.History:
@@ -237,7 +246,8 @@ def wrap(
             )
         masked = model
     else:
-        masked = (MaskedModel if isinstance(model, keras.Model) else MaskedLayer)(model, prunable, held)
+        with scope_of(model):
+            masked = (MaskedModel if isinstance(model, keras.Model) else MaskedLayer)(model, prunable, held)
     check_kernels(masked, prunable)
     if keep_zeros:
         if not masked.built:

@@ -32,6 +32,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery import layers, masks, weights
+from tf_lottery.distribution import scope_of
 from tf_lottery.errors import LotteryError
 from tf_lottery.weights import Kernel, Prunable
 
@@ -68,7 +69,6 @@ class Learned:
             initializer="zeros",
             dtype="int64",
             trainable=False,
-            aggregation="only_first_replica",
             name="next_sample",
         )
         self._next_sample.assign([self.rule["seed"], 0])
@@ -209,7 +209,10 @@ def wrap(
             f"Expected a plain model, but {model.name!r} is masked already: call tf_lottery.strip on it."
         )
     kind = SupermaskModel if isinstance(model, keras.Model) else SupermaskLayer
-    masked = kind(model, prunable, by=by, density=density, signed_constant=signed_constant, rescale=rescale, seed=seed)
+    with scope_of(model):
+        masked = kind(
+            model, prunable, by=by, density=density, signed_constant=signed_constant, rescale=rescale, seed=seed
+        )
     layers.check_kernels(masked, prunable)
     return masked
 

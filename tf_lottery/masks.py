@@ -5,15 +5,21 @@ Exact counts, ties by index, and a pruned weight stays pruned. NumPy only.
 
 from __future__ import annotations
 
+import functools
+import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from tf_lottery import patterns
 from tf_lottery.errors import LotteryError
 
 Arrays = dict[str, np.ndarray]  # variable path -> array
-SCOPES = ("layer", "global")
+Axes = Mapping[str, tuple[int, ...]]  # variable path -> the axes that number the kernel's output channels, from the end
+SCOPES = ("layer", "global")  # where weights compete
+CHANNEL_SCOPES = {"channels": "layer", "global_channels": "global"}  # where whole channels do
 
 
 def keep_top(scores: np.ndarray, count: int, mask: np.ndarray | None = None) -> np.ndarray:
@@ -67,18 +73,27 @@ def prune(
     fractions: Mapping[str, float],
     *,
     scope: str = "layer",
+    axes: Axes | None = None,
+    min_per_kernel: int = 1,
 ) -> Arrays:
     """One pruning round: removes the lowest scores among the weights that are still kept.
 
     With `scope="layer"` each kernel loses `round(fraction * kept)` of its own weights. With `scope="global"` all kernels
     whose fraction is not 0 compete, and together they lose `round(fraction * kept)`; their fractions must be equal. A
-    fraction of 0 leaves a kernel as it is. At least one weight of each kernel is kept.
+    fraction of 0 leaves a kernel as it is.
+
+    With `scope="channels"` and `scope="global_channels"` the same is done with output channels in the place of weights: whole
+    channels compete by `patterns.channel_scores`, and a fraction is the share of the remaining channels. Kernels that are
+    not in `axes` stay as they are.
 
     Args:
       masks: The present masks.
       scores: Scores in the same shapes; see `criteria`.
       fractions: For each path the share of its remaining weights to remove, in [0, 1).
-      scope: `"layer"` or `"global"`.
+      scope: `"layer"`, `"global"`, `"channels"` or `"global_channels"`.
+      axes: For each path whose channels can be removed, the axes that number them; for the last two scopes.
+      min_per_kernel: How many weights of each kernel are kept whatever their scores, or how many of its channels; 0 lets a
+        kernel be emptied.
 
     Returns:
       The new masks; each is contained in the old one.
@@ -92,13 +107,17 @@ def prune(
     >>> prune(ones, scores, {"a": 0.5, "b": 0.5}, scope="global")
     {'a': array([0, 0, 0, 1], dtype=uint8), 'b': array([0, 1, 1, 1], dtype=uint8)}
     """
-    check_scope(scope, fractions)
+    check_scope(scope, fractions, axes=axes)
+    if scope in CHANNEL_SCOPES:
+        step = functools.partial(prune, min_per_kernel=min_per_kernel)
+        return _whole_channels(step, masks, scores, fractions, CHANNEL_SCOPES[scope], axes)
     kept = {path: int(np.count_nonzero(mask)) for path, mask in masks.items()}
     if scope == "global":
         total = sum(kept[path] for path in masks if fractions[path])
         count = total - round(max(fractions.values(), default=0) * total)
-        return _keep_globally(masks, scores, [path for path in masks if fractions[path]], count)
-    return _keep_by_layer(masks, scores, {path: kept[path] - round(fractions[path] * kept[path]) for path in masks})
+        return _keep_globally(masks, scores, [path for path in masks if fractions[path]], count, min_per_kernel)
+    counts = {path: kept[path] - round(fractions[path] * kept[path]) for path in masks}
+    return _keep_by_layer(masks, scores, counts, min_per_kernel)
 
 
 def prune_to(
@@ -107,15 +126,16 @@ def prune_to(
     densities: Mapping[str, float],
     *,
     scope: str = "layer",
+    axes: Axes | None = None,
 ) -> Arrays:
     """Prunes down to a density: `round(density * size)` weights of each kernel are kept.
 
     What is pruned stays pruned: a kernel that is sparser than its density is left as it is. With `scope="global"` all kernels
     whose density is below 1 compete, and together they keep `round(density * size)`; their densities must be equal. At least
-    one weight of each kernel is kept.
+    one weight of each kernel is kept. With whole channels the densities are shares of the channels.
 
     Args:
-      masks, scores, scope: As for `prune`.
+      masks, scores, scope, axes: As for `prune`.
       densities: For each path the share of *all* its weights to keep, in [0, 1].
 
     Example:
@@ -125,24 +145,29 @@ def prune_to(
     >>> half, prune_to(half, scores, {"a": 0.75})
     ({'a': array([0, 0, 1, 1], dtype=uint8)}, {'a': array([0, 0, 1, 1], dtype=uint8)})
     """
-    check_scope(scope, {path: 1 - density for path, density in densities.items()}, of="density")
+    check_scope(scope, {path: 1 - density for path, density in densities.items()}, of="density", axes=axes)
+    if scope in CHANNEL_SCOPES:
+        return _whole_channels(prune_to, masks, scores, densities, CHANNEL_SCOPES[scope], axes)
     if scope == "global":
         competing = [path for path in masks if densities[path] < 1]
         count = round(min(densities.values(), default=1) * sum(masks[path].size for path in competing))
-        return _keep_globally(masks, scores, competing, count)
-    return _keep_by_layer(masks, scores, {path: round(densities[path] * mask.size) for path, mask in masks.items()})
+        return _keep_globally(masks, scores, competing, count, least=1)
+    counts = {path: round(densities[path] * mask.size) for path, mask in masks.items()}
+    return _keep_by_layer(masks, scores, counts, least=1)
 
 
-def check_scope(scope: str, fractions: Mapping[str, float], of: str = "prune_fraction") -> None:
+def check_scope(
+    scope: str, fractions: Mapping[str, float], of: str = "prune_fraction", axes: Axes | None = None
+) -> None:
     """Checks that the scope is known, and that all kernels that compete in a global one have the same fraction."""
-    if scope not in SCOPES:
-        raise LotteryError(f"Expected scope to be one of {', '.join(SCOPES)}, but received {scope!r}.")
-    rates = {rate for rate in fractions.values() if rate}
-    if scope == "global" and len(rates) > 1:
+    if scope not in (known := (*SCOPES, *CHANNEL_SCOPES)):
+        raise LotteryError(f"Expected scope to be one of {', '.join(known)}, but received {scope!r}.")
+    rates = {rate for path, rate in fractions.items() if rate and (axes is None or path in axes)}
+    if CHANNEL_SCOPES.get(scope, scope) == "global" and len(rates) > 1:
         dense = 0 if of == "prune_fraction" else 1
         given = rates if of == "prune_fraction" else {round(1 - rate, 9) for rate in rates}
         raise LotteryError(
-            f"Expected one {of} for all kernels that compete under scope='global' ({dense} leaves a kernel out), but "
+            f"Expected one {of} for all kernels that compete under scope={scope!r} ({dense} leaves a kernel out), but "
             f"received {', '.join(map(str, sorted(given)))}."
         )
 
@@ -154,16 +179,16 @@ def _check_scores(mask: np.ndarray, scores: np.ndarray, path: str) -> None:
         )
 
 
-def _keep_by_layer(masks, scores, counts) -> Arrays:
+def _keep_by_layer(masks, scores, counts, least: int) -> Arrays:
     new = {}
     for path, mask in masks.items():
         _check_scores(mask, scores[path], path)
         kept = int(np.count_nonzero(mask))
-        new[path] = keep_top(scores[path], min(kept, max(counts[path], 1)), mask)
+        new[path] = keep_top(scores[path], min(kept, max(counts[path], least)), mask)
     return new
 
 
-def _keep_globally(masks, scores, competing, count) -> Arrays:
+def _keep_globally(masks, scores, competing, count, least: int) -> Arrays:
     for path, mask in masks.items():
         _check_scores(mask, scores[path], path)
     new = {path: np.array(mask, np.uint8) for path, mask in masks.items()}
@@ -172,16 +197,33 @@ def _keep_globally(masks, scores, competing, count) -> Arrays:
     ends = np.cumsum([new[path].size for path in competing])
     mask = np.concatenate([new[path].reshape(-1) for path in competing])
     ranked = np.concatenate([np.reshape(scores[path], -1) for path in competing])
-    emptiable = [part for part in map(slice, [0, *ends[:-1]], ends) if mask[part].any()]
-    count = max(min(count, int(np.count_nonzero(mask))), len(emptiable))
+    parts = [(part, min(least, int(np.count_nonzero(mask[part])))) for part in map(slice, [0, *ends[:-1]], ends)]
+    count = max(min(count, int(np.count_nonzero(mask))), sum(needed for _, needed in parts))
     chosen, forced = keep_top(ranked, count, mask), np.zeros(mask.size, np.uint8)
-    while emptied := [part for part in emptiable if not chosen[part].any()]:
-        for part in emptied:  # the best weight of each kernel always survives, so that no kernel is cut through
-            kept = part.start + np.flatnonzero(mask[part])
-            forced[kept[np.argmax(ranked[kept])]] = 1
+    while short := [(part, needed) for part, needed in parts if np.count_nonzero(chosen[part]) < needed]:
+        for part, needed in short:  # the best of each kernel survive whatever others have, so that none is cut through
+            forced[part] = keep_top(ranked[part], needed, mask[part])
         chosen = forced | keep_top(ranked, count - int(forced.sum()), mask & ~forced)
     for path, part in zip(competing, np.split(chosen, ends[:-1])):
         new[path] = part.reshape(new[path].shape)
+    return new
+
+
+def _whole_channels(step: Callable, masks, scores, shares, scope: str, axes: Axes | None) -> Arrays:
+    """`step`, with one entry for each output channel in the place of the weights."""
+    if axes is None:
+        raise LotteryError("Expected the axes of the kernels whose whole channels compete, but received none.")
+    for path in axes:
+        _check_scores(masks[path], scores[path], path)
+    chosen = step(
+        {path: patterns.channel_mask(masks[path], axes[path]) for path in axes},
+        {path: patterns.channel_scores(scores[path], masks[path], axes[path]) for path in axes},
+        {path: shares[path] for path in axes},
+        scope=scope,
+    )
+    new = {path: np.array(mask, np.uint8) for path, mask in masks.items()}
+    for path, channels in chosen.items():
+        new[path] *= patterns.expand_channels(channels, axes[path], new[path].shape)
     return new
 
 
@@ -257,6 +299,60 @@ def checked(masks: Mapping[str, np.ndarray], shapes: Mapping[str, tuple]) -> Arr
     return good
 
 
-def shuffled(masks: Mapping[str, np.ndarray], rng: np.random.Generator) -> Arrays:
-    """Random masks of the same layer-wise densities: each mask's entries in random order."""
-    return {path: rng.permutation(np.reshape(mask, -1)).reshape(np.shape(mask)) for path, mask in masks.items()}
+def shuffled(masks: Mapping[str, np.ndarray], rng: np.random.Generator, axes: Axes | None = None) -> Arrays:
+    """Random masks of the same layer-wise densities: each mask's entries in random order, or with `axes` its channels."""
+    if axes is None:
+        return {path: rng.permutation(np.reshape(mask, -1)).reshape(np.shape(mask)) for path, mask in masks.items()}
+    new = dict(masks)
+    for path, own in axes.items():
+        order = rng.permutation(patterns.channel_mask(masks[path], own).size)
+        new[path] = patterns.permute_channels(masks[path], order, own)
+    return new
+
+
+class Overlap(NamedTuple):
+    """What two masks of one shape have in common, in numbers of weights."""
+
+    size: int
+    one: int  # kept by the one
+    other: int
+    both: int
+
+    @property
+    def by_chance(self) -> float:
+        """How many both would keep if one of them were shuffled: one * other / size."""
+        return self.one * self.other / self.size if self.size else 0.0
+
+    @property
+    def against_chance(self) -> float:
+        """both / by_chance: 1 is chance, two equal masks of density d have 1 / d; NaN if one of them is empty."""
+        return self.both / self.by_chance if self.by_chance else math.nan
+
+    @property
+    def jaccard(self) -> float:
+        """Kept by both / kept by at least one: 1 = the same mask, 0 = nothing in common; of two empty masks 1."""
+        union = self.one + self.other - self.both
+        return self.both / union if union else 1.0
+
+
+def overlap(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> dict[str, Overlap]:
+    """Compares masks kernel by kernel, under the paths of `one`: matched by path, or if these differ in order.
+
+    Raises:
+      LotteryError: If they are not masks of the same kernels.
+
+    Example:
+
+    >>> overlap({"kernel": np.array([1, 1, 0, 0])}, {"kernel": np.array([1, 0, 0, 0])})
+    {'kernel': Overlap(size=4, one=2, other=1, both=1)}
+    """
+    pairs = {path: path for path in one} if one.keys() == other.keys() else dict(zip(one, other))
+    found = {}
+    for path, name in pairs.items():
+        a, b = np.asarray(one[path], bool), np.asarray(other[name], bool)
+        if a.shape != b.shape:
+            raise LotteryError(f"Expected masks of one shape for {path!r}, but received {a.shape} and {b.shape}.")
+        found[path] = Overlap(a.size, *(int(np.count_nonzero(kept)) for kept in (a, b, a & b)))
+    if len(one) != len(other):
+        raise LotteryError(f"Expected masks of the same kernels, but received {len(one)} and {len(other)} masks.")
+    return found

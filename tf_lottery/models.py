@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tf_lottery.errors import LotteryError
 from tf_lottery.registry import Registry
 
 if TYPE_CHECKING:
     import keras
 
-registry = Registry("model")
+registry = Registry("model", "tf_lottery.models")
 get = registry.get
-presets: dict[str, Preset] = {}
+OUTPUT = "float32"  # logits are computed in full precision where the other layers are not
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,24 @@ def register(preset: Preset) -> Callable[[Callable], Callable]:
     """Registers a function `(input_shape, classes, seed) -> keras.Model` under its name, with its defaults."""
 
     def decorate(build: Callable) -> Callable:
-        presets[build.__name__] = preset
+        build.preset = preset
         return registry.register(build)
 
     return decorate
+
+
+def preset(name: str) -> Preset:
+    """The defaults of a registered model.
+
+    Raises:
+      LotteryError: If the name is unknown, or the model was registered without them.
+    """
+    found = getattr(get(name), "preset", None)
+    if not isinstance(found, Preset):
+        raise LotteryError(
+            f"Expected the model {name!r} to be registered by tf_lottery.models.register(Preset(...)), but it was not."
+        )
+    return found
 
 
 def _seeds(seed: int) -> Iterator[int]:
@@ -84,7 +99,7 @@ def residual_mlp(input_shape=(40,), classes=10, seed=0) -> keras.Model:
     x = keras.layers.Flatten()(inputs)
     x = dense(500, int(np.prod(input_shape)), activation="relu", name="dense_1")(x)
     x = keras.layers.Add()([x, dense(500, 500, activation="relu", name="dense_2")(x)])
-    return keras.Model(inputs, dense(classes, 500, name="output")(x), name="residual_mlp")
+    return keras.Model(inputs, dense(classes, 500, dtype=OUTPUT, name="output")(x), name="residual_mlp")
 
 
 @register(Preset("mnist", 50_000, 60, 1.2e-3))
@@ -135,7 +150,7 @@ def _plain(name, filters, units, input_shape, classes, seed) -> keras.Model:
     model.add(keras.layers.Flatten(name="flatten"))
     for i, count in enumerate(units, start=1):
         model.add(keras.layers.Dense(count, activation="relu", kernel_initializer=glorot(), name=f"dense_{i}"))
-    model.add(keras.layers.Dense(classes, kernel_initializer=glorot(), name="output"))
+    model.add(keras.layers.Dense(classes, kernel_initializer=glorot(), dtype=OUTPUT, name="output"))
     return model
 
 
@@ -221,4 +236,4 @@ class _Blocks:
     def dense(self, classes):
         import keras
 
-        return keras.layers.Dense(classes, name="output", **self._kernel())
+        return keras.layers.Dense(classes, dtype=OUTPUT, name="output", **self._kernel())

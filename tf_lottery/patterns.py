@@ -1,4 +1,4 @@
-"""Patterns: masks whose zeros lie where hardware can use them, in whole blocks or m of every n. NumPy only.
+"""Patterns: masks whose zeros lie where hardware can use them, in whole channels, whole blocks or m of every n. NumPy only.
 
 Kernels of any rank of 2 or more are seen as stacks of matrices, (inputs, outputs) in the last two axes: a convolution's
 kernel has one for each position of its window.
@@ -75,6 +75,81 @@ def m_by_n(scores: np.ndarray, m: int, n: int) -> np.ndarray:
     mask = np.zeros(groups.shape, np.uint8)
     np.put_along_axis(mask, order[..., : n - m, :], 1, axis=-2)
     return mask.reshape(padded.shape)[..., :inputs, :]
+
+
+def channel_scores(scores: np.ndarray, mask: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+    """One score for each output channel: the L2 norm of its weights' scores, as a share of that of the kernel.
+
+        score_c = n_c / sqrt(sum over channels j of n_j^2),  n_c = sign(S_c) sqrt(|S_c|),  S_c = sum of sign(s) s^2 over its kept weights
+
+    For scores s that are not negative, n_c is their L2 norm; a control such as `small_final`, whose scores are those of
+    `large_final` with a minus sign, ranks channels the other way round. Dividing by the norm of the kernel's channels together
+    makes channels of different kernels comparable. A score of -inf counts as the lowest finite one in the kernel; a
+    channel that has no other ranks below all.
+
+    Args:
+      scores, mask: Arrays of the kernel's shape; scores of pruned weights are ignored.
+      axes: The axes that number the output channels, counted from the end: (-1,) for a dense layer.
+
+    Returns:
+      Float array, one entry a channel.
+
+    Example:
+
+    >>> channel_scores(np.array([[3.0, 0.0], [4.0, 12.0]]), np.ones((2, 2)), (-1,)).round(3)
+    array([0.385, 0.923])
+
+    References: Li et al., "Pruning Filters for Efficient ConvNets" (2017, arXiv 1608.08710), section 3.1, with the L1 norm; He et
+    al., "Soft Filter Pruning" (2018, arXiv 1808.06866), section 3.2, with the L2 norm; Molchanov et al., "Pruning
+    Convolutional Neural Networks for Resource Efficient Inference" (2017, arXiv 1611.06440), section 2.2, for the division.
+    """
+    kept, values = np.asarray(mask, bool), np.asarray(scores, np.float64)
+    bounded, others = kept & ~np.isinf(values), _other_axes(values.ndim, axes)
+    if bounded.any():
+        values = np.clip(values, values[bounded].min(), values[bounded].max())
+    squares = np.where(kept, np.sign(values) * values**2, 0).sum(axis=others)
+    norms = np.sign(squares) * np.sqrt(np.abs(squares))
+    total = np.sqrt(np.square(norms[np.isfinite(norms)]).sum())
+    unbounded = ~bounded.any(axis=others)
+    norms = np.where(unbounded, np.where(kept, scores, -np.inf).max(axis=others), norms / (total or 1))
+    return norms.reshape(-1)
+
+
+def channel_mask(mask: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+    """1 for each output channel of which a weight is kept."""
+    return np.any(mask, axis=_other_axes(mask.ndim, axes)).reshape(-1).astype(np.uint8)
+
+
+def expand_channels(channels: np.ndarray, axes: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+    """The array of a kernel of that shape from one value for each of its output channels.
+
+    Example:
+
+    >>> expand_channels(np.array([1, 0]), (-1,), (3, 2))
+    array([[1, 0],
+           [1, 0],
+           [1, 0]])
+    """
+    sides = [side if axis - len(shape) in axes else 1 for axis, side in enumerate(shape)]
+    return np.broadcast_to(np.reshape(channels, sides), shape)
+
+
+def permute_channels(values: np.ndarray, order: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+    """The array with its output channels in another order.
+
+    Example:
+
+    >>> permute_channels(np.array([[1, 2, 3]]), np.array([2, 0, 1]), (-1,))
+    array([[3, 1, 2]])
+    """
+    ends = range(-len(axes), 0)
+    last = np.moveaxis(values, axes, ends)
+    rows = last.reshape(*last.shape[: -len(axes)], -1)
+    return np.moveaxis(rows[..., order].reshape(last.shape), ends, axes)
+
+
+def _other_axes(rank: int, axes: Sequence[int]) -> tuple[int, ...]:
+    return tuple(axis for axis in range(rank) if axis - rank not in axes)
 
 
 def check_block(block_size: Sequence[int], pooling: str) -> tuple[int, int]:

@@ -45,6 +45,14 @@ class PruneForLatencyOnXNNPack:
 
     def ensure_model_supports_pruning(self, model: keras.Model) -> None:
         """Raises a `LotteryError` that names the first layer that keeps XNNPACK from running the model sparsely."""
+        self.sparse_part(model)
+
+    def sparse_part(self, model: keras.Model) -> set[str]:
+        """The names of the layers behind the first convolution, up to the pooling: what XNNPACK runs sparsely.
+
+        Raises:
+          LotteryError: Names the first layer that keeps XNNPACK from it.
+        """
         graph = _Graph(model)
         starts = graph.search(graph.inputs, lambda name: self._starts(graph, name), graph.consumers)
         if not starts:
@@ -60,7 +68,10 @@ class PruneForLatencyOnXNNPack:
                 f"Expected every output to come from a GlobalAveragePooling2D, for XNNPACK to run {model.name!r} sparsely, but one does not."
             )
 
+        part = set()
+
         def visit(name: str) -> bool:
+            part.add(name)
             if name not in ends and not self._supports(graph, name):
                 raise LotteryError(
                     f"Expected layers that XNNPACK runs sparsely between the first convolution and the pooling, but {name!r} is a "
@@ -71,6 +82,7 @@ class PruneForLatencyOnXNNPack:
             return name in ends
 
         graph.search([n for start in starts for n in graph.consumers(start)], visit, graph.consumers)
+        return part
 
     def _starts(self, graph: _Graph, name: str) -> bool:
         layer, before = graph.layer(name), graph.producers(name)

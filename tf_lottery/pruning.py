@@ -46,7 +46,9 @@ def prune(
         `weights.prune_fractions`: `"output"`, the name of a layer class, or a regular expression searched in the path. What
         is pruned already stays pruned.
       criterion: What to keep; a name from `criteria` or a function.
-      scope: Whether scores compete within each `"layer"` or in the `"global"` network.
+      scope: Whether scores compete within each `"layer"` or in the `"global"` network; or whole output channels and units,
+        `"channels"` or `"global_channels"`: then a density is the share of a kernel's channels, and the output layer stays
+        dense; see `find_ticket`.
       distribution: How a density of the whole network is shared out: `"uniform"`, `"erdos_renyi_kernel"`
         (`masks.erdos_renyi_kernel`), or your own function `({path: shape}, density) -> {path: density}`.
       block_size: `(height, width)` of the blocks of the (inputs, outputs) matrix that are kept or pruned as a whole.
@@ -129,14 +131,18 @@ class Pruner:
                 f"Expected distribution to be one of {', '.join(DISTRIBUTIONS)} or a function, but received {distribution!r}."
             )
         self.distribution = DISTRIBUTIONS.get(distribution, distribution)
-        if scope == "global" and self.distribution is not masks.uniform:
-            raise LotteryError("Expected distribution='uniform' with scope='global', where the scores decide.")
+        if scope.startswith("global") and self.distribution is not masks.uniform:
+            raise LotteryError(f"Expected distribution='uniform' with scope={scope!r}, where the scores decide.")
         self.block_size = patterns.check_block(block_size, block_pooling_type)
         self.pooling = block_pooling_type
         self.m_by_n = None if sparsity_m_by_n is None else patterns.check_m_by_n(sparsity_m_by_n)
-        if self.m_by_n and (self.block_size != (1, 1) or scope == "global" or self.distribution is not masks.uniform):
+        if self.m_by_n and (self.block_size != (1, 1) or scope != "layer" or self.distribution is not masks.uniform):
             raise LotteryError(
-                "Expected sparsity_m_by_n alone, but received it together with block_size, scope='global' or a distribution."
+                f"Expected sparsity_m_by_n alone, but received it together with block_size, scope={scope!r} or a distribution."
+            )
+        if self.block_size != (1, 1) and scope in masks.CHANNEL_SCOPES:
+            raise LotteryError(
+                f"Expected either block_size or scope={scope!r}, where whole channels are pruned, not both."
             )
         self.model, self.initial, self.probe = None, None, None
 
@@ -155,6 +161,7 @@ class Pruner:
             warnings.warn(
                 f"sparsity_m_by_n serves kernels of rank 2 and 4; left dense: {', '.join(skipped)}", stacklevel=3
             )
+        self.axes = state.channel_axes(model) if self.scope in masks.CHANNEL_SCOPES else None
         self.model, self.initial, self.probe = model, initial, probe
 
     def shared_out(self, density: float) -> dict[str, float]:
@@ -184,7 +191,7 @@ class Pruner:
                 if mask.ndim in (2, 4)
             }
         if self.block_size == (1, 1):
-            return masks.prune_to(old, scores, densities, scope=self.scope)
+            return masks.prune_to(old, scores, densities, scope=self.scope, axes=self.axes)
         return self._in_blocks(old, scores, densities)
 
     def _scores(self, old: Arrays, rng: np.random.Generator) -> Arrays:

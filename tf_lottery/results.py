@@ -1,49 +1,54 @@
-"""The results on disk: the only module that knows the names of files and columns. No TensorFlow is needed to read them.
+"""The results on disk: the only module that knows where files lie and what they are called. No TensorFlow is needed to read them.
 
 <results_dir>/<name>/spec.json                                 settings and versions
 <results_dir>/<name>/summary.csv                               one row per replicate and level
+<results_dir>/<name>/notes.csv                                 what went wrong in a level, if anything did
 <results_dir>/<name>/replicate_<r>/level_<kk>/curve.csv        measurements during training
 <results_dir>/<name>/replicate_<r>/level_<kk>/level.ticket     written last: a level that has it is finished
+<results_dir>/<name>/replicate_<r>/level_<kk>/checkpoint.safetensors   while the level trains
 <results_dir>/<name>/branches/<branch>/...                     the same shape, for controls
 <results_dir>/<name>/supermask.csv                             one row per replicate of learned masks
 <results_dir>/<name>/supermask_by_rule.csv                     untrained networks under masks of the dense level
+
+Tickets have a checksum of their own and that of the level's curve; the tables are made from tickets, and can be made again.
+A damaged file is renamed to *.damaged.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import dataclasses
 import json
 import re
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tf_lottery.errors import LotteryError
+from tf_lottery import guard
+from tf_lottery.errors import FormatError, LotteryError, TicketError
 from tf_lottery.files import whole_file
-from tf_lottery.ticket import Ticket, read_header
+from tf_lottery.tables import (
+    CURVE,
+    NOTES,
+    RULE,
+    SUMMARY,
+    TABLES,
+    in_text,
+    place_of,
+    read_csv,
+    read_rows,
+    row_of,
+    write_csv,
+)
+from tf_lottery.ticket import Ticket
+from tf_lottery.ticket_file import read_header, verified_header
 
-SUMMARY = (
-    "replicate",
-    "level",
-    "density",
-    "early_stop_step",
-    "early_stop_test_accuracy",
-    "final_test_accuracy",
-    "seconds",
-)
-SUPERMASKS = (
-    "replicate",
-    "density",
-    "mask_accuracy",
-    "sampled_accuracy",
-    "sampled_accuracy_low",
-    "sampled_accuracy_high",
-    "seconds",
-)
-RULE = ("replicate", "criterion", "signed_constant", "density", "test_accuracy")
-CURVE = ("step", "train_loss", "validation_loss", "validation_accuracy", "test_accuracy")
+OLDER = {  # settings that older runs do not name, and what they were, by a setting of the runs they belong to
+    "model": {"precision": "float32"},
+    "levels": {"min_per_kernel": 1},
+}
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class Run:
           LotteryError: Names a setting that differs.
         """
         spec, now = self.spec(), json.loads(json.dumps(settings))
-        if spec is None or not self.finished():
+        if spec is None or not (self.finished() or any(map(guard.is_taken, self.folder.glob("replicate_*")))):
             return  # nothing yet that other settings could be mixed with
         before = spec["settings"]
         for key in sorted(before.keys() | now.keys()):
@@ -107,10 +112,14 @@ class Run:
         """The settings and versions, or None if the run was never begun."""
         path = self.folder / "spec.json"
         try:
-            return json.loads(path.read_text())
+            spec = json.loads(path.read_text())
+            for owner, were in OLDER.items():
+                if owner in spec["settings"]:
+                    spec["settings"] = {**were, **spec["settings"]}
+            return spec
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise LotteryError(f"Expected the settings of a run in {path}, but it cannot be read ({error}).") from None
 
     def settings(self) -> dict[str, Any]:
@@ -125,13 +134,86 @@ class Run:
         return spec["settings"]
 
     def level_folder(self, replicate: int, level: int) -> Path:
-        return self.folder / f"replicate_{replicate}" / f"level_{level:02d}"
+        return self._replicate_folder(replicate) / f"level_{level:02d}"
 
-    def finished(self) -> list[tuple[int, int]]:
-        """(replicate, level) of all finished levels, in order."""
+    @contextlib.contextmanager
+    def alone(self, replicate: int) -> Iterator[None]:
+        """A context in which this process alone works on a replicate; what a killed one left unfinished there is removed.
+
+        Raises:
+          LotteryError: If another process works on it.
+        """
+        folder = self._replicate_folder(replicate)
+        with guard.alone(folder, f"replicate {replicate} of {self.folder}"):
+            guard.remove_unfinished(folder, *folder.glob("level_*"))
+            yield
+
+    def set_aside_damaged(self, only: int | None = None) -> list[str]:
+        """Looks at every finished level, or those of one replicate, and at the tables made of them, and renames what is damaged.
+
+        A level whose ticket or curve is not as it was written counts as missing from then on. Tables are written again.
+        What another process works on is left to that one.
+
+        Returns:
+          A sentence for each damaged file, which names it.
+
+        Raises:
+          FormatError: If a ticket was written by another version.
+        """
+        finished, said, sound = self.finished(only), [], []
+        for replicate in sorted({replicate for replicate, _ in finished}):
+            if guard.is_taken(self._replicate_folder(replicate)):
+                continue
+            with self.alone(replicate):
+                for at in finished:
+                    if at[0] == replicate:
+                        why = self._check_level(*at)
+                        (said if why else sound).append(why or at)
+        rows = {at: self._row(*at) for at in sound}
+        said += filter(None, [self._check_table(name, columns, rows) for name, (columns, _) in TABLES.items()])
+        if finished or said:
+            self.write_summary(*(rows.values() if said else ()))
+        return said
+
+    def _check_level(self, replicate: int, level: int) -> str | None:
+        ticket, curve = (self.level_folder(replicate, level) / name for name in ("level.ticket", "curve.csv"))
+        try:
+            written = verified_header(ticket)["found"].get("curve_sha256")
+        except FormatError:
+            raise
+        except TicketError:
+            return _set_aside(ticket, "the level is trained again")
+        try:
+            if not curve.is_file() or (guard.digest(curve) == written if written else self.curve(replicate, level)):
+                return None
+        except LotteryError:
+            pass  # an older curve, that cannot be read
+        guard.set_aside(ticket)
+        return _set_aside(curve, "the level is trained again")
+
+    def _check_table(self, name: str, columns: Sequence[str], sound: Mapping[tuple[int, int], Mapping]) -> str | None:
+        """The rows that a table has must be what the tickets say."""
+        path = self.folder / name
+        if not path.is_file():
+            return None
+        lines = read_rows(path, columns)
+        if lines is None or any(lines[at] != in_text(row, columns) for at, row in sound.items() if at in lines):
+            return _set_aside(path, "it is written again")
+        return None
+
+    def _replicate_folder(self, replicate: int) -> Path:
+        return self.folder / f"replicate_{replicate}"
+
+    def checkpoint(self, replicate: int, level: int) -> Path:
+        """Where the training of a level that is not finished keeps how far it has come."""
+        return self.level_folder(replicate, level) / "checkpoint.safetensors"
+
+    def finished(self, only: int | None = None) -> list[tuple[int, int]]:
+        """(replicate, level) of all finished levels, in order; of one replicate if `only` names it."""
+        replicates = f"replicate_{'*' if only is None else only}"
         found = []
-        for path in self.folder.glob("replicate_*/level_*/level.ticket"):
-            match = re.fullmatch(r"replicate_(\d+)/level_(\d+)", str(path.parent.relative_to(self.folder)))
+        for path in self.folder.glob(f"{replicates}/level_*/level.ticket"):
+            match = re.fullmatch(r"replicate_(\d+)/level_(\d+)", "/".join(path.parts[-3:-1]))
             if match:
                 found.append((int(match[1]), int(match[2])))
         return sorted(found)
@@ -141,30 +223,46 @@ class Run:
         if only is not None and not 0 <= only < replicates:
             raise LotteryError(f"Expected a replicate from 0 to {replicates - 1}, but received replicate={only}.")
         wanted = {(r, k) for r in range(replicates) for k in levels if only in (None, r)}
-        return sorted(wanted - set(self.finished()))
+        return sorted(wanted - set(self.finished(only)))
 
     def ticket(self, replicate: int, level: int) -> Ticket:
         return Ticket.load(self.level_folder(replicate, level) / "level.ticket")
 
     def write_curve(self, replicate: int, level: int, curve: Sequence[Mapping[str, Any]]) -> None:
-        _write_csv(self.level_folder(replicate, level) / "curve.csv", CURVE, curve)
+        write_csv(self.level_folder(replicate, level) / "curve.csv", CURVE, curve)
 
     def write_level(self, replicate: int, ticket: Ticket, curve: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Writes a finished level and the summary with it; returns its row."""
+        """Writes a finished level and the tables with it; returns its row."""
+        folder = self.level_folder(replicate, ticket.level)
         self.write_curve(replicate, ticket.level, curve)
-        ticket.save(self.level_folder(replicate, ticket.level) / "level.ticket")
-        return self.write_summary()[replicate, ticket.level]
+        found = {**ticket.found, "curve_sha256": guard.digest(folder / "curve.csv")}
+        dataclasses.replace(ticket, found=found).save(folder / "level.ticket")
+        row = row_of(replicate, ticket.level, ticket.density, ticket.metrics, found)
+        self.write_summary(row)
+        return row
 
-    def write_summary(self) -> dict[tuple[int, int], dict[str, Any]]:
-        rows = {at: self._row(*at) for at in self.finished()}
-        _write_csv(self.folder / "summary.csv", SUMMARY, rows.values())
-        return rows
+    def write_summary(self, *rows: Mapping[str, Any]) -> None:
+        """Brings the tables of this run up to date with the levels that are finished.
 
-    def write_supermasks(self) -> list[dict[str, Any]]:
-        """Writes what was measured of learned masks; returns the rows."""
-        rows = [self._row(*at) for at in self.finished()]
-        _write_csv(self.folder / "supermask.csv", SUPERMASKS, rows)
-        return rows
+        Args:
+          rows: Those of levels that were just finished. Of others only what a table lacks is read from tickets, so that the cost
+            of a level does not grow with the number of those before it.
+        """
+        with guard.alone(self.folder, f"the tables of {self.folder}", wait=True):
+            guard.remove_unfinished(self.folder)
+            finished, new = self.finished(), {place_of(row): row for row in rows}
+            known = read_rows(self.folder / "summary.csv", SUMMARY) or {}
+            for at in finished:
+                if at not in known and at not in new:
+                    with contextlib.suppress(TicketError):  # who works on that replicate will see to it
+                        new[at] = self._row(*at)
+            for name, (columns, needed) in TABLES.items():
+                path = self.folder / name
+                lines = read_rows(path, columns) or {}
+                lines |= {at: in_text(row, columns) for at, row in new.items() if row.get(needed) is not None}
+                lines = [lines[at] for at in finished if at in lines]
+                if lines or path.is_file():
+                    write_csv(path, columns, lines)
 
     def write_rule(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes what was measured of masks by rule, in the place of older rows of the same criterion, constant and replicate."""
@@ -173,8 +271,9 @@ class Run:
             return row["replicate"], row["criterion"], row["signed_constant"]
 
         new = set(map(part, rows))
-        others = [row for row in self.rule() if part(row) not in new]
-        _write_csv(self.folder / "supermask_by_rule.csv", RULE, [*others, *rows])
+        with guard.alone(self.folder, f"the tables of {self.folder}", wait=True):
+            others = [row for row in self.rule() if part(row) not in new]
+            write_csv(self.folder / "supermask_by_rule.csv", RULE, [*others, *rows])
 
     def rule(self) -> list[dict[str, Any]]:
         """The rows of supermask_by_rule.csv; none if there is no such file."""
@@ -196,11 +295,26 @@ class Run:
     def supermasks(self) -> list[dict[str, float]]:
         """The rows of supermask.csv; none if there is no such file."""
         path = self.folder / "supermask.csv"
-        return _read_csv(path) if path.is_file() else []
+        return read_csv(path) if path.is_file() else []
 
     def _row(self, replicate: int, level: int) -> dict[str, Any]:
         header = read_header(self.level_folder(replicate, level) / "level.ticket")
-        return {"replicate": replicate, "level": level, "density": header["density"], **header["metrics"]}
+        return row_of(replicate, level, header["density"], header["metrics"], header["found"])
+
+    def notes(self) -> dict[tuple[int, int], str]:
+        """(replicate, level) -> what went wrong there; nothing for most."""
+        rows = read_rows(self.folder / "notes.csv", NOTES) or {}
+        return {at: row["notes"] for at, row in rows.items()}
+
+    def remarks(self) -> list[str]:
+        """The notes in words, each once for all replicates of a level."""
+        replicates: dict[tuple[int, str], list[int]] = {}
+        for (replicate, level), said in sorted(self.notes().items(), key=lambda item: item[0][::-1]):
+            replicates.setdefault((level, said), []).append(replicate)
+        return [
+            f"level {level}: {said} (replicate{'s' * (len(own) > 1)} {', '.join(map(str, own))})"
+            for (level, said), own in replicates.items()
+        ]
 
     def summary(self) -> list[dict[str, float]]:
         """The rows of summary.csv.
@@ -211,93 +325,44 @@ class Run:
         path = self.folder / "summary.csv"
         if not path.is_file():
             raise LotteryError(f"Expected the results of a run in {self.folder}, but there is no summary.csv in it.")
-        return _read_csv(path)
+        return read_csv(path)
 
     def curve(self, replicate: int, level: int) -> list[dict[str, float]] | None:
         """The rows of a level's curve.csv, or None if there is none."""
         path = self.level_folder(replicate, level) / "curve.csv"
-        return _read_csv(path) if path.is_file() else None
+        return read_csv(path) if path.is_file() else None
 
     def branch(self, name: str) -> Run:
-        return Run(self.folder / "branches" / _folder_name(name))
+        return type(self)(self.folder / "branches" / _folder_name(name))
 
     def branches(self) -> list[Run]:
         return [Run(path.parent) for path in sorted(self.folder.glob("branches/*/summary.csv"))]
 
 
 @dataclass(frozen=True)
-class Statistic:
-    """Mean, smallest and largest value over replicates."""
+class Onlooker(Run):
+    """A run as a worker sees it that is not the chief: it reads, and the chief writes."""
 
-    mean: float
-    low: float
-    high: float
+    def open(self, settings, versions) -> None:
+        pass
 
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Statistic:
-        return cls(statistics.fmean(values), min(values), max(values))
+    def write_curve(self, replicate, level, curve) -> None:
+        pass
 
+    def write_level(self, replicate, ticket, curve) -> dict[str, Any]:
+        return row_of(replicate, ticket.level, ticket.density, ticket.metrics, ticket.found)
 
-@dataclass(frozen=True)
-class LevelStatistics:
-    """One level over all its replicates."""
+    def write_summary(self, *rows) -> None:
+        pass
 
-    level: int
-    replicates: int
-    density: Statistic
-    early_stop_step: Statistic
-    early_stop_test_accuracy: Statistic
-    final_test_accuracy: Statistic
+    def set_aside_damaged(self, only: int | None = None) -> list[str]:
+        return []
 
+    def alone(self, replicate: int) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext()
 
-def by_level(rows: Sequence[Mapping[str, float]]) -> list[LevelStatistics]:
-    """The rows of a summary, gathered over replicates; rows without test accuracy are left out."""
-    levels = []
-    for level in sorted({int(row["level"]) for row in rows}):
-        of_level = [row for row in rows if int(row["level"]) == level and row["early_stop_test_accuracy"] is not None]
-        if of_level:
-            columns = ("density", "early_stop_step", "early_stop_test_accuracy", "final_test_accuracy")
-            levels.append(
-                LevelStatistics(
-                    level, len(of_level), *(Statistic.of([row[column] for row in of_level]) for column in columns)
-                )
-            )
-    return levels
-
-
-def best_by_rule(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """For each criterion the row of the best density of each replicate, as in Table 1 of Zhou et al. (2019)."""
-    best: dict[tuple, Mapping[str, Any]] = {}
-    for row in rows:
-        at = row["criterion"], row["replicate"]
-        if at not in best or row["test_accuracy"] > best[at]["test_accuracy"]:
-            best[at] = row
-    by_criterion: dict[str, list[Mapping[str, Any]]] = {}
-    for (criterion, _), row in best.items():
-        by_criterion.setdefault(criterion, []).append(row)
-    return by_criterion
-
-
-def verdict(levels: Sequence[LevelStatistics]) -> str:
-    """One sentence: which ticket won, and by how much. The winner has the highest mean test accuracy at early stop."""
-    dense, tickets = levels[0], levels[1:]
-    if dense.level != 0 or not tickets:
-        return "There is no ticket to compare with a dense network yet."
-    best = max(tickets, key=lambda level: level.early_stop_test_accuracy.mean)
-    gain = 100 * (best.early_stop_test_accuracy.mean - dense.early_stop_test_accuracy.mean)
-    means = f"means of {best.replicates} replicates" if best.replicates > 1 else "one replicate"
-    reaches = (
-        f"level {best.level} with {100 * best.density.mean:.3g} % of the weights reaches "
-        f"{100 * best.early_stop_test_accuracy.mean:.2f} % test accuracy at its early stop"
-    )
-    compared = (
-        f"{abs(gain):.2f} points {'above' if gain > 0 else 'below'} the dense network's "
-        f"{100 * dense.early_stop_test_accuracy.mean:.2f} %, at step {best.early_stop_step.mean:,.0f} instead of "
-        f"{dense.early_stop_step.mean:,.0f} ({means})."
-    )
-    return (
-        f"The winning ticket: {reaches}, {compared}" if gain > 0 else f"No ticket won; the best: {reaches}, {compared}"
-    )
+    def write_rule(self, rows) -> None:
+        pass
 
 
 def _folder_name(name: str) -> str:
@@ -306,20 +371,6 @@ def _folder_name(name: str) -> str:
     return name
 
 
-def _write_csv(path: Path, columns: Sequence[str], rows) -> None:
-    with whole_file(path) as unfinished, unfinished.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({c: _short(row.get(c)) for c in columns} for row in rows)
-
-
-def _short(value):
-    return f"{value:.6g}" if isinstance(value, float) else value
-
-
-def _read_csv(path: Path) -> list[dict[str, float]]:
-    try:
-        with path.open(newline="") as file:
-            return [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(file)]
-    except (ValueError, TypeError) as error:
-        raise LotteryError(f"Expected a table of numbers in {path}, but it is damaged ({error}).") from None
+def _set_aside(path: Path, then: str) -> str:
+    name = guard.set_aside(path).name
+    return f"{path} is damaged: it was not as it was written. It is kept as {name}, and {then}."

@@ -13,7 +13,7 @@ import numpy as np
 
 from tf_lottery import criteria, masks, treatments
 from tf_lottery.errors import LotteryError
-from tf_lottery.masks import Arrays
+from tf_lottery.masks import Arrays, Axes
 from tf_lottery.ticket import Ticket
 
 RESETS = ("each_level", "at_end")
@@ -30,6 +30,7 @@ class Rounds:
       draw: `draw(path, seed)` returns a fresh sample of a kernel from its layer's own initializer.
       gradients: `gradients(kind, masks, values)` returns a gradient for each kernel, for criteria that need one: it is taken at
         the initial weights of the level that the round starts from, under its masks.
+      axes: The kernels whose output channels can be removed, for the scopes in which those compete; see `masks.prune`.
 
     Raises:
       LotteryError: If an argument is out of range or unknown.
@@ -40,6 +41,7 @@ class Rounds:
         fractions: Sequence[Mapping[str, float]],
         draw: Draw,
         gradients: Gradients | None = None,
+        axes: Axes | None = None,
         *,
         criterion: str | Callable = "large_final",
         survivors: str | Callable = "rewind",
@@ -47,12 +49,18 @@ class Rounds:
         scope: str = "layer",
         one_shot: bool = False,
         reset: str = "each_level",
+        min_per_kernel: int = 1,
         seed: int = 0,
     ):
-        self.fractions, self.draw, self.gradients = fractions, draw, gradients
+        self.fractions, self.draw, self.gradients, self.axes = fractions, draw, gradients, axes
         self.criterion = criteria.get(criterion)
         self.survivors, self.pruned = treatments.get_survivors(survivors), treatments.get_pruned(pruned)
         self.scope, self.one_shot, self.reset, self.seed = scope, one_shot, reset, seed
+        self.min_per_kernel = min_per_kernel
+        if not isinstance(min_per_kernel, int) or min_per_kernel < 0:
+            raise LotteryError(
+                f"Expected min_per_kernel of 0 or more, a whole number, but received {min_per_kernel!r}."
+            )
         if reset not in RESETS:
             raise LotteryError(f"Expected reset to be one of {', '.join(RESETS)}, but received {reset!r}.")
         if one_shot and reset == "at_end":
@@ -60,7 +68,7 @@ class Rounds:
                 "Expected reset='each_level' with one_shot, where every level starts anew from the dense network."
             )
         for round_fractions in fractions or [{}]:
-            masks.check_scope(scope, round_fractions)
+            masks.check_scope(scope, round_fractions, axes=axes)
 
     @property
     def levels(self) -> int:
@@ -106,7 +114,8 @@ class Rounds:
                 shares = {path: 1 - (1 - fraction) ** (step / steps) for path, fraction in fractions.items()}
             else:
                 shares = fractions
-            new = masks.prune(parent.masks, scores, shares, scope=self.scope)
+            options = {"scope": self.scope, "axes": self.axes, "min_per_kernel": self.min_per_kernel}
+            new = masks.prune(parent.masks, scores, shares, **options)
         return new
 
     def _scores(self, parent: Ticket, present: Arrays, rng: np.random.Generator) -> Arrays:

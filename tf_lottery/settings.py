@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tf_lottery import criteria, models, treatments
+from tf_lottery import criteria, data, models, treatments
 from tf_lottery.errors import LotteryError
 
 
@@ -17,11 +17,11 @@ def setting(default, help: str) -> Any:
 
 @dataclass(frozen=True)
 class Problem:
-    """What is trained, on what, and how. None stands for the default of the model; see `models.presets`."""
+    """What is trained, on what, and how. None stands for the default of the model; see `models.preset`."""
 
     model: str = setting("residual_mlp", f"The network: {', '.join(models.registry)}.")
     dataset: str | None = setting(
-        None, "The data: mnist1d, mnist, fashion_mnist, cifar10, or another classification data set of TFDS."
+        None, f"The data: {', '.join(data.names())}, or another classification data set of TFDS."
     )
     replicates: int = setting(3, "How many times the experiment is repeated, each with a seed of its own.")
     prunable: str | None = setting(None, "A regular expression over variable paths: what to prune, if not the kernels.")
@@ -34,16 +34,25 @@ class Problem:
         None, "Steps at which the learning rate is divided by ten, as in 20000,25000."
     )
     augment: bool | None = setting(None, "Flip and shift training images at random.")
+    precision: str | None = setting(
+        None,
+        "What layers compute in: float32, mixed_bfloat16 or mixed_float16. Default: the fastest of the device, which on a CPU is "
+        "float32.",
+    )
     eval_every: int | None = setting(None, "Steps between measurements of the validation set.")
     test_every: int | None = setting(
         None, "Steps between measurements of the test set; that of the early stop is exact in any case."
     )
     seed: int = setting(0, "Decides everything random; replicate r uses seed + r.")
 
+    @property
+    def growing(self) -> tuple[str, ...]:
+        """What may be larger than it was when a run was begun, because it only adds to the results."""
+        return ("replicates",)
+
     def resolved(self):
         """The settings with the model's own defaults in the place of None."""
-        models.get(self.model)
-        return self._filled(vars(models.presets[self.model]))
+        return self._filled(vars(models.preset(self.model)))
 
     def _filled(self, defaults: Mapping[str, Any]):
         names = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) is None and f.name in defaults]
@@ -64,12 +73,22 @@ class Settings(Problem):
     criterion: str = setting("large_final", f"What to keep: {', '.join(criteria.registry)}.")
     survivors: str = setting("rewind", f"What kept weights start from: {', '.join(treatments.survivors_registry)}.")
     pruned: str = setting("zero", f"What pruned weights hold: {', '.join(treatments.pruned_registry)}.")
-    scope: str | None = setting(None, "Where scores compete: within each layer, or global.")
+    scope: str | None = setting(
+        None,
+        "Where scores compete: within each layer, or global; or whole channels and units, channels or global_channels.",
+    )
     rewind_to: int = setting(0, "The step of level 0 whose weights the survivors rewind to.")
     one_shot: bool = setting(False, "Prune every level directly from the dense network.")
     reset: str = setting(
         "each_level", "each_level, or at_end: train on between rounds and rewind only at the last level."
     )
+    min_per_kernel: int = setting(
+        1, "How many weights of each kernel are kept whatever their scores; 0 lets a kernel be emptied."
+    )
+
+    @property
+    def growing(self) -> tuple[str, ...]:
+        return ("replicates", "levels") if self.reset == "each_level" else ("replicates",)
 
     @classmethod
     def of(cls, run) -> Settings:

@@ -16,6 +16,13 @@ from tf_lottery.masks import Arrays
 from tf_lottery.ticket import Recipe, Ticket
 from tf_lottery.weights import Kernel
 
+L = keras.layers
+CHANNEL_AXES = (
+    ((L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose), (-2,)),
+    ((L.DepthwiseConv1D, L.DepthwiseConv2D), (-2, -1)),
+    ((L.Dense, L.Conv1D, L.Conv2D, L.Conv3D, L.SeparableConv1D, L.SeparableConv2D), (-1,)),
+)
+
 
 def get_masks(model) -> Arrays:
     """The masks of a wrapped model, or of a model with `MaskedLayer`s inside: {variable path: uint8 array}, 1 = kept."""
@@ -56,6 +63,30 @@ def masked_kernels(model) -> list[Kernel]:
     kernels = [dataclasses.replace(part.kernels[index], path=path) for path, (*_, part, index) in named.items()]
     last = kernels[-1].path
     return [dataclasses.replace(kernel, is_output=kernel.path == last) for kernel in kernels]
+
+
+def channel_axes(model) -> dict[str, tuple[int, ...]]:
+    """For each masked kernel whose output channels can be removed whole, the axes that number them, counted from the end.
+
+    Units of dense layers, filters of convolutions, transposed ones by their axis -2, channels of depthwise ones by the last two
+    axes together. The model's last kernel has none, for its units are what the model says; and neither have kernels of
+    other layers: recurrent ones, whose gates lie side by side, attention's, and those of layers that are not known.
+
+    Raises:
+      LotteryError: If there is none.
+    """
+    plain = model.inner if isinstance(model, Masked) else model
+    output = [kernel.path for kernel in weights.prunable_kernels(plain)][-1:]
+    found = {}
+    for kernel in masked_kernels(model):
+        axes = next((axes for kinds, axes in CHANNEL_AXES if isinstance(kernel.layer, kinds)), None)
+        if axes and kernel.path not in output:
+            found[kernel.path] = (-2, -1) if kernel.variable.name == "depthwise_kernel" else axes
+    if not found:
+        raise LotteryError(
+            f"Expected kernels before the output layer whose whole channels can be removed, but {model.name!r} masks none."
+        )
+    return found
 
 
 def named_variables(model) -> dict[str, keras.Variable]:
@@ -159,6 +190,8 @@ def apply_ticket(ticket: Ticket, model, which: str = "initial") -> MaskedModel |
         raise TicketError(f"Expected weights='initial' or 'final', but received {which!r}.")
     if getattr(ticket, which) is None:
         raise TicketError("Expected a trained ticket for weights='final', but this one has no trained weights.")
+    if which == "final":  # starting weights that are not asked for need not be drawn
+        ticket = dataclasses.replace(ticket, initial=ticket.final)
     ticket = in_paths_of(model, ticket)
     if not isinstance(model, Masked):
         holds = any(np.any(ticket.initial[path][mask == 0]) for path, mask in ticket.masks.items())
@@ -167,7 +200,7 @@ def apply_ticket(ticket: Ticket, model, which: str = "initial") -> MaskedModel |
         raise TicketError(
             f"Expected a model that masks {', '.join(ticket.masks)}, but it masks {', '.join(k.path for k in model.kernels)}."
         )
-    set_state(model, ticket.masks, getattr(ticket, which))
+    set_state(model, ticket.masks, ticket.initial)
     return model
 
 
@@ -183,8 +216,18 @@ def in_paths_of(model, ticket: Ticket) -> Ticket:
     def renamed(values):
         return values and {path_of[name]: _drawn(value, name, ticket.masks.get(name)) for name, value in values.items()}
 
+    initial = renamed(ticket.initial)
+    recipes = {
+        weights.digest(initial[path_of[name]]): value
+        for name, value in ticket.initial.items()
+        if isinstance(value, Recipe)
+    }
     return dataclasses.replace(
-        ticket, masks=renamed(ticket.masks), initial=renamed(ticket.initial), final=renamed(ticket.final)
+        ticket,
+        masks=renamed(ticket.masks),
+        initial=initial,
+        final=renamed(ticket.final),
+        recipes={**ticket.recipes, **recipes},
     )
 
 

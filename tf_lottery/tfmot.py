@@ -25,7 +25,7 @@ import tf_keras
 from tf_lottery import criteria, treatments, weights
 from tf_lottery.callbacks.clock import due
 from tf_lottery.errors import LotteryError
-from tf_lottery.masks import Arrays, check_scope
+from tf_lottery.masks import CHANNEL_SCOPES, Arrays, check_scope
 from tf_lottery.rounds import Rounds, names, numbers
 from tf_lottery.schedules import LotterySchedule, tfmot
 from tf_lottery.ticket import Ticket
@@ -102,6 +102,8 @@ class RewindSurvivors(tfmot.sparsity.keras.UpdatePruningStep):
         self.survivors = treatments.get_survivors(survivors)
         self.criterion = criteria.without_gradient(criterion, "RewindSurvivors")
         check_scope(scope, {})
+        if scope in CHANNEL_SCOPES:
+            raise LotteryError(f"Expected single weights to compete with TF-MOT, but received scope={scope!r}.")
         if not isinstance(rewind_to, int) or rewind_to < 0:
             raise LotteryError(f"Expected rewind_to to be a step, 0 or later, but received {rewind_to!r}.")
         self.rewind_to, self.scope, self.seed = rewind_to, scope, seed

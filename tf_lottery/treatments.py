@@ -34,10 +34,10 @@ import numpy as np
 
 from tf_lottery.registry import Registry
 
-survivors_registry = Registry("survivors treatment")
+survivors_registry = Registry("survivors treatment", "tf_lottery.treatments.survivors")
 survivors, get_survivors = survivors_registry.register, survivors_registry.get
 
-pruned_registry = Registry("pruned treatment")
+pruned_registry = Registry("pruned treatment", "tf_lottery.treatments.pruned")
 pruned, get_pruned = pruned_registry.register, pruned_registry.get
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import numbers
 import operator
@@ -15,6 +14,7 @@ from typing import Protocol
 import keras
 import numpy as np
 
+from tf_lottery.container import digest
 from tf_lottery.errors import LotteryError, TicketError
 from tf_lottery.ticket import Recipe
 
@@ -284,11 +284,6 @@ def regenerate(recipe: Recipe, path: str) -> np.ndarray:
     return values
 
 
-def digest(values: np.ndarray) -> str:
-    """SHA-256 of the values' bytes, in hexadecimal."""
-    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
-
-
 def _grown(recipe: Recipe) -> np.ndarray:
     kind = getattr(keras.initializers, recipe.initializer["class_name"])
     if not (
@@ -338,11 +333,3 @@ def step_of(optimizer: keras.optimizers.Optimizer) -> int:
 def fresh_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """A new optimizer of the same configuration, without state."""
     return type(optimizer).from_config(optimizer.get_config())
-
-
-def loss_scaling(optimizer: keras.optimizers.Optimizer, model: keras.layers.Layer) -> keras.optimizers.Optimizer:
-    """The optimizer, in a `LossScaleOptimizer` if the model computes in float16: small gradients would vanish there."""
-    needed = model.dtype_policy.name == "mixed_float16" and not isinstance(
-        optimizer, keras.optimizers.LossScaleOptimizer
-    )
-    return keras.optimizers.LossScaleOptimizer(optimizer) if needed else optimizer

@@ -2,6 +2,7 @@
 
 usage: tf-lottery branch --name=RUN --survivors=reinit [flags]
        tf-lottery branch --name=RUN --random_mask [flags]
+       tf-lottery branch --name=RUN --survivors=reinit,reshuffle --workers=2 [flags]
 
 Takes the masks of a run's tickets (or random masks of the same layer-wise densities) and trains them from other weights
 than the run did. Results go to RESULTS_DIR/NAME/branches/BRANCH, in the same form as the run's own.
@@ -9,14 +10,19 @@ than the run did. Results go to RESULTS_DIR/NAME/branches/BRANCH, in the same fo
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tf_lottery.bin import main as main_lib
-from tf_lottery.bin.find import Place
+from tf_lottery.bin import tasks, training
 from tf_lottery.bin.flags import Flags
+from tf_lottery.bin.training import Place
 from tf_lottery.errors import LotteryError
-from tf_lottery.results import Run, by_level
+from tf_lottery.outcome import by_level
+from tf_lottery.results import Run
 from tf_lottery.settings import BranchSettings, Settings, setting
 
 
@@ -31,27 +37,66 @@ class Which:
 
 
 def main(argv: list[str]) -> None:
-    place, which, settings = Flags(__doc__, Place, Which, BranchSettings).parse(argv)
-    if not place.name:
-        raise LotteryError("Expected --name, the run to branch from, but received none.")
+    jobs = []
+    for values, words in tasks.combinations(argv, BranchSettings):
+        place, workers, which, settings = Flags(__doc__, Place, tasks.Workers, Which, BranchSettings).parse(words)
+        if not place.name:
+            raise LotteryError("Expected --name, the run to branch from, but received none.")
+        jobs.append((tasks.suffixed(which.branch, values) if which.branch else default_name(settings), settings))
     run = Run.at(place.results_dir, place.name)
-    name = which.branch or default_name(settings)
     base = Settings.of(run)
-
-    with main_lib.native_stderr_off():
-        from tf_lottery import experiment
-    from tf_lottery.bin.display import LevelDisplay, table
-
     levels = range(1, base.levels + 1) if which.levels is None else which.levels
-    missing = run.branch(name).missing(base.replicates, levels, place.replicate)
-    with LevelDisplay(len(missing), base.steps, place.quiet) as display:
-        worked = experiment.run_branch(
-            run, name, levels, settings, display, data_dir=place.data_dir, replicate=place.replicate
-        )
-    display.console.quiet = False
-    display.console.print(table(f"{run.branch(name).folder}", by_level(run.branch(name).summary())))
-    if not worked:
-        print(f"This branch was finished already; nothing was trained. Its results are in {run.branch(name).folder}.")
+    workers.check(place)
+    if place.dry_run:
+        for name, _ in jobs:
+            _print_plan(place, run, run.branch(name), base, levels)
+        return
+
+    def missing(branch: Run) -> list[tuple[int, int]]:
+        return branch.missing(base.replicates, levels, place.replicate)
+
+    if len(jobs) == 1 and workers.alone:
+        ((name, settings),) = jobs
+        settled = {**dataclasses.asdict(base), **dataclasses.asdict(settings), "branch": name}
+        arguments = {"name": name, "levels": levels, "settings": settings}
+        left = missing(run.branch(name))
+        training.here(place, "run_branch", run, left, base.steps, settled, TELLING, branch=name, **arguments)
+        return
+    todo, branches = [], {}
+    for name, settings in jobs:
+        path = f"{run.name}/branches/{name}"
+        branches[path] = run.branch(name)
+        tasks.check(branches[path], settings)
+        arguments = {"name": name, "levels": tuple(levels), "settings": settings, "data_dir": place.data_dir}
+        todo += tasks.tasks_of(path, "run_branch", missing(branches[path]), base.steps, of=run.name, **arguments)
+    training.at_once(place, workers, todo, branches, argv, TELLING)
+
+
+def _as_json(branch: Run, worked: bool) -> dict[str, Any]:
+    levels = [dataclasses.asdict(level) for level in by_level(branch.summary())]
+    return {"run": str(branch.folder), "trained": worked, "levels": levels}
+
+
+def _table(branch: Run):
+    from tf_lottery.bin.display import table
+
+    return table(f"{branch.folder}", by_level(branch.summary()))
+
+
+TELLING = training.Telling(
+    _as_json,
+    _table,
+    Run.remarks,
+    "This branch was finished already; nothing was trained. Its results are in {folder}.",
+)
+
+
+def _print_plan(place: Place, run: Run, branch: Run, base: Settings, levels: Sequence[int]) -> None:
+    from tf_lottery.bin import dry_run
+
+    missing = branch.missing(base.replicates, levels, place.replicate)
+    count = len(levels) * (base.replicates if place.replicate is None else 1)
+    dry_run.show(branch, missing, count, base.steps, dry_run.from_finished(run, missing), json=place.json)
 
 
 def default_name(settings: BranchSettings) -> str:

@@ -18,11 +18,13 @@ from typing import Any
 
 from tf_lottery import claims
 from tf_lottery.bin import main as main_lib
-from tf_lottery.bin.display import LevelDisplay
+from tf_lottery.bin import tasks
+from tf_lottery.bin.display import LevelDisplay, print_json
 from tf_lottery.bin.flags import Flags
 from tf_lottery.claims.evidence import Result
 from tf_lottery.claims.plan import PLANS, Plan, plan
 from tf_lottery.errors import DataError
+from tf_lottery.quiet import native_stderr_off
 from tf_lottery.settings import setting
 
 
@@ -44,6 +46,7 @@ class Checking:
     )
     train: bool = setting(True, "Train what is missing; with --notrain the page is written from what is there.")
     dry_run: bool = setting(False, "Print the runs and what of each is missing, and do nothing.")
+    json: bool = setting(False, "Print the closing table as JSON; progress goes to stderr.")
     quiet: bool = setting(False, "Show no progress, only the closing table.")
 
 
@@ -51,27 +54,37 @@ class RunsDisplay(LevelDisplay):
     """One line for each finished replicate of a run: a plan has hundreds of levels.
 
     Args:
+      levels: How many levels are missing, of all runs.
       steps: Training steps of everything that is missing.
       quiet: Show nothing.
+      aside: Show it on stderr.
     """
 
-    def __init__(self, steps: int, quiet: bool = False):
-        super().__init__(1, steps, quiet)
-        self.run, self.left, self.seconds = "", [], 0.0
+    def __init__(self, levels: int, steps: int, *, quiet: bool = False, aside: bool = False):
+        self.finished, self.seconds = 0, 0.0
+        super().__init__([], 0, quiet=quiet, aside=aside)
+        self.levels = levels
+        self.progress.update(self.all, total=steps, told=self.told())
 
-    def enter(self, run: str, left: Sequence[tuple[int, int]]) -> None:
+    def told(self) -> str:
+        return f"{self.finished} of {self.levels} levels"
+
+    def enter(self, run: str, left: Sequence[tuple[int, int]], steps: int) -> None:
         """A run begins, of which these (replicate, level) are left to do."""
-        self.run, self.left, self.seconds = run, list(left), 0.0
+        self.run, self.left, self.steps, self.seconds = run, list(left), steps, 0.0
         self.progress.update(self.all, description=run)
 
     def begin(self, replicate: int, level: int, density: float) -> Sequence:
         callbacks = super().begin(replicate, level, density)
-        self.progress.update(self.all, description=f"{self.run}, replicate {replicate}, level {level}")
+        self.progress.update(self.level, description=f"replicate {replicate}, level {level}")
         return callbacks
 
     def done(self, row: Mapping[str, Any]) -> None:
-        self.left.remove((row["replicate"], row["level"]))
+        self.finished += 1
+        self.finish(row)
         self.seconds += row["seconds"]
+        if row["notes"]:
+            self.tell(f"{self.run}, replicate {row['replicate']}, level {row['level']}: {row['notes']}")
         if not any(replicate == row["replicate"] for replicate, _ in self.left):
             self.console.print(
                 f"{self.run}, replicate {row['replicate']}: {100 * row['early_stop_test_accuracy']:.2f} % test accuracy with "
@@ -83,7 +96,7 @@ class RunsDisplay(LevelDisplay):
 
 
 def main(argv: list[str]) -> None:
-    (checking,) = Flags(__doc__, Checking).parse(argv)
+    checking, workers = Flags(__doc__, Checking, tasks.Workers).parse(argv)
     chosen_plan = plan(checking.scale)
     wanted = claims.chosen(chosen_plan, checking.claim)
     folder = Path(checking.results_dir) / f"claims_{chosen_plan.scale}"
@@ -93,13 +106,23 @@ def main(argv: list[str]) -> None:
     if checking.dry_run:
         _print_missing(chosen_plan, names, missing, folder)
         return
-    unavailable = _work(chosen_plan, missing, folder, checking) if checking.train and missing else {}
+    unavailable, failed = {}, {}
+    if checking.train and missing and workers.alone:
+        unavailable = _work(chosen_plan, missing, folder, checking)
+    elif checking.train and missing:
+        unavailable, failed = _work_at_once(chosen_plan, missing, folder, checking, workers, argv)
 
     from tf_lottery.claims import page as page_lib
 
     results = [claims.measure(claim, folder, chosen_plan, unavailable) for claim in claims.of_scale(chosen_plan)]
     page = page_lib.write(results, chosen_plan, folder, Path(checking.output or folder / "page"))
     shown = [result for result in results if result.claim in wanted]
+    if checking.json:
+        print_json(
+            {"page": str(page), "not_run": unavailable, "claims": [_as_json(each, chosen_plan) for each in shown]}
+        )
+        tasks.raise_first(failed)
+        return
     _print_table(shown, chosen_plan)
     for reason in unavailable.values():
         print(f"Not run: {reason}")
@@ -107,27 +130,46 @@ def main(argv: list[str]) -> None:
     if not missing:
         print("All runs were finished already; nothing was trained.")
     print(f"The page: {page}")
+    tasks.raise_first(failed)
 
 
 def _work(plan: Plan, missing: Mapping[str, Sequence], folder: Path, checking: Checking) -> dict[str, str]:
     """Does what is missing; returns the data sets that could not be had, and why."""
-    with main_lib.native_stderr_off():
+    with native_stderr_off():
         from tf_lottery import experiment
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns where one process trains many models
 
     unavailable: dict[str, str] = {}
     steps = sum(plan[name].steps * len(left) for name, left in missing.items())
-    with RunsDisplay(steps, checking.quiet) as display:
+    levels = sum(map(len, missing.values()))
+    with RunsDisplay(levels, steps, quiet=checking.quiet, aside=checking.json) as display:
         for at, (name, left) in enumerate(missing.items(), 1):
             dataset = plan[name].trunk.settings.dataset
             if dataset in unavailable:
                 continue
-            display.enter(f"{at} of {len(missing)}: {name}", left)
+            display.enter(f"{at} of {len(missing)}: {name}", left, plan[name].steps)
             try:
                 plan[name].work(experiment, folder, display, data_dir=checking.data_dir, replicate=checking.replicate)
             except DataError as error:  # the other data sets' claims do not depend on it
                 unavailable[dataset] = str(error)
     return unavailable
+
+
+def _work_at_once(
+    plan: Plan,
+    missing: Mapping[str, Sequence],
+    folder: Path,
+    checking: Checking,
+    workers: tasks.Workers,
+    argv: Sequence[str],
+) -> tuple[dict[str, str], dict[str, Exception]]:
+    """As `_work`, several replicates at once; returns the errors of the others too."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    todo = plan.tasks(missing, checking.data_dir)
+    failed = tasks.work(todo, folder, workers, argv, brief=True, quiet=checking.quiet, aside=checking.json)
+    dataset = {name: plan[name.partition(",")[0]].trunk.settings.dataset for name in failed}
+    lacking = {dataset[name]: str(error) for name, error in failed.items() if isinstance(error, DataError)}
+    return lacking, {name: error for name, error in failed.items() if dataset[name] not in lacking}
 
 
 def _print_missing(plan: Plan, names: Sequence[str], missing: Mapping[str, Sequence], folder: Path) -> None:
@@ -137,6 +179,20 @@ def _print_missing(plan: Plan, names: Sequence[str], missing: Mapping[str, Seque
         print(f"{experiment.name:<30} {levels if left else 'finished'}")
     total = sum(len(left) * plan[name].steps for name, left in missing.items())
     print(f"{sum(map(len, missing.values()))} levels, {total:,} training steps are missing in {folder}.")
+
+
+def _as_json(result: Result, plan: Plan) -> dict[str, Any]:
+    claim, measured = result.claim, result.measured
+    return {
+        "claim": claim.name,
+        "sentence": claim.sentence(plan),
+        "source": claim.source,
+        "published": claim.published,
+        "verdict": result.verdict,
+        "replicates": result.replicates,
+        "measured": measured and {"unit": claim.unit, "mean": measured.mean, "values": list(measured.values)},
+        "why": result.why,
+    }
 
 
 def _print_table(results: Sequence[Result], plan: Plan) -> None:

@@ -2,42 +2,46 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tf_lottery.results import LevelStatistics, Statistic, best_by_rule
+from tf_lottery.bin.board import Board
+from tf_lottery.outcome import LevelStatistics, Statistic, best_by_rule
 
 
 class LevelDisplay:
-    """Tells which level trains, how far it is and how long it will take; one line for each finished level.
+    """Tells which level trains, how far it and all of them are and how long they will take; one line for each finished level.
 
     Args:
-      levels: How many levels there are to train in all.
+      left: (replicate, level) of what there is to train.
       steps: Steps of one level.
       quiet: Show nothing.
+      aside: Show it on stderr, where stdout is for a program.
+      board: Is told too.
     """
 
-    def __init__(self, levels: int, steps: int, quiet: bool = False):
-        self.console = Console(file=sys.stdout, quiet=quiet)
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
-            console=self.console,
-            disable=quiet or not self.console.is_terminal,
-            transient=True,
-        )
-        self.steps = steps
-        self.all = self.progress.add_task("all levels", total=levels * steps)
+    def __init__(
+        self,
+        left: Sequence[tuple[int, int]],
+        steps: int,
+        *,
+        quiet: bool = False,
+        aside: bool = False,
+        board: Board | None = None,
+    ):
+        self.console = Console(file=sys.stderr if aside else sys.stdout, quiet=quiet)
+        self.progress = progress_on(self.console)
+        self.left, self.levels, self.steps, self.board = list(left), len(left), steps, board
+        self.replicates = len({replicate for replicate, _ in left})
+        self.all = self.progress.add_task("all", total=self.levels * steps, told=self.told())
+        self.level = self.progress.add_task("level", total=steps, told="", visible=False)
 
     def __enter__(self) -> LevelDisplay:
         self.progress.start()
@@ -46,21 +50,74 @@ class LevelDisplay:
     def __exit__(self, *_) -> None:
         self.progress.stop()
 
+    def told(self) -> str:
+        """How many levels and replicates are finished."""
+        levels = f"{self.levels - len(self.left)} of {self.levels} levels"
+        if self.replicates < 2:
+            return levels
+        finished = self.replicates - len({replicate for replicate, _ in self.left})
+        return f"{levels}, {finished} of {self.replicates} replicates"
+
     def begin(self, replicate: int, level: int, density: float) -> Sequence:
-        self.progress.update(
-            self.all, description=f"replicate {replicate}, level {level} ({100 * density:.3g} % of the weights)"
+        self.progress.reset(
+            self.level,
+            description=f"replicate {replicate}, level {level} ({100 * density:.3g} % of the weights)",
+            total=self.steps,
+            visible=True,
+            told=f"0 of {self.steps:,} steps",
         )
-        return [_step_callback(self)]
+        summaries = self.board.callbacks(replicate, level, density) if self.board else []
+        return [_step_callback(self), *summaries]
+
+    def advance(self, steps: int, reached: int) -> None:
+        """So many steps more are done; the level is at step `reached`."""
+        self.progress.advance(self.all, steps)
+        self.progress.update(self.level, completed=reached, told=f"{reached:,} of {self.steps:,} steps")
 
     def done(self, row: Mapping[str, Any]) -> None:
-        test = row.get("early_stop_test_accuracy")
-        self.console.print(
-            f"replicate {row['replicate']} level {row['level']:>2}: density {100 * row['density']:6.2f} %, "
-            f"early stop at step {row['early_stop_step']:,}, test accuracy {100 * test:.2f} % there and "
-            f"{100 * row['final_test_accuracy']:.2f} % at the end, {row['seconds']:.1f} s",
-            highlight=False,
-            soft_wrap=True,
-        )
+        self.finish(row)
+        self.console.print(line_of(row), highlight=False, soft_wrap=True)
+
+    def tell(self, sentence: str) -> None:
+        tell(sentence)
+
+    def finish(self, row: Mapping[str, Any]) -> None:
+        """Counts a level as finished."""
+        if (at := (row["replicate"], row["level"])) in self.left:
+            self.left.remove(at)
+        self.progress.update(self.all, told=self.told())
+        if self.board:
+            self.board.done(row)
+
+
+def progress_on(console: Console) -> Progress:
+    """Bars with words beside them; nothing where the console is no terminal or quiet."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[told]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+        console=console,
+        disable=console.quiet or not console.is_terminal,
+        transient=True,
+    )
+
+
+def line_of(row: Mapping[str, Any]) -> str:
+    """What is said of a finished level."""
+    notes = f"; {row['notes']}" if row["notes"] else ""
+    return (
+        f"replicate {row['replicate']} level {row['level']:>2}: density {100 * row['density']:6.2f} %, "
+        f"early stop at step {row['early_stop_step']:,}, test accuracy {100 * row['early_stop_test_accuracy']:.2f} % there and "
+        f"{100 * row['final_test_accuracy']:.2f} % at the end, {row['seconds']:.1f} s{notes}"
+    )
+
+
+def tell(sentence: str) -> None:
+    """Says what nobody should miss, on stderr, where it is seen whatever was asked for."""
+    print(f"tf-lottery: {sentence}", file=sys.stderr)
 
 
 def _step_callback(display: LevelDisplay):
@@ -70,10 +127,23 @@ def _step_callback(display: LevelDisplay):
         last = 0
 
         def on_train_batch_end(self, batch, logs=None):
-            display.progress.advance(display.all, batch + 1 - self.last)
+            display.advance(batch + 1 - self.last, batch + 1)
             self.last = batch + 1
 
     return Steps()
+
+
+def display_of(
+    place, folder: str, left: Sequence[tuple[int, int]], steps: int, settings: Mapping[str, Any], chief: bool
+) -> LevelDisplay:
+    """The display that a command asks for with its flags; only the first of several workers shows and writes anything."""
+    board = Board(Path(place.tensorboard) / folder, settings) if place.tensorboard and chief else None
+    return LevelDisplay(left, steps, quiet=place.quiet or not chief, aside=place.json, board=board)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """The closing table for a program: one object on stdout."""
+    print(json.dumps(value, indent=2))
 
 
 def table(title: str, levels: Sequence[LevelStatistics]) -> Table:

@@ -57,22 +57,44 @@ _DEFINE: Mapping[type, Callable] = {
 }
 
 
+PLUGIN = "Modules, or .py files of your own, to import first, as in mine.py,my_package: what they register can be named in other flags."
+
+
+def plugins(argv: list[str]) -> list[str]:
+    """The values of --plugin, read before the other flags, whose help and choices they add to."""
+    early = flags.FlagValues()
+    flags.DEFINE_list("plugin", [], PLUGIN, early)
+    _read(early, argv, known_only=True)
+    return early.plugin
+
+
+def _read(values: flags.FlagValues, argv: list[str], **how) -> list[str]:
+    """What of the command line is no flag."""
+    try:
+        return values(["tf-lottery", *argv], **how)[1:]
+    except flags.Error as error:
+        raise LotteryError(f"{str(error).rstrip('.')}. --help lists the flags.") from None
+
+
 class Flags:
     """The flags of one command.
 
     Args:
       usage: What the command does: the first lines of its help.
       settings: Dataclasses whose fields become flags.
+      words: Whether the command takes words that are no flags, as files; `parse` puts them into `self.words`.
     """
 
-    def __init__(self, usage: str, *settings: type):
+    def __init__(self, usage: str, *settings: type, words: bool = False):
         self.values, self.usage, self.settings = flags.FlagValues(), usage, settings
         self.order: list[str] = []
+        self.words: list[str] | None = [] if words else None
         for cls in settings:
             hints = typing.get_type_hints(cls)
             for field in dataclasses.fields(cls):
                 default = None if field.default is dataclasses.MISSING else field.default
                 self.define(field.name, _kind(field.name, hints[field.name]), default, field.metadata["help"])
+        self.define("plugin", str, None, PLUGIN)
         self.define("help", bool, False, "Show this help.")
 
     def define(self, name: str, kind: type | flags.ArgumentParser, default, help: str) -> None:
@@ -88,14 +110,13 @@ class Flags:
         Raises:
           LotteryError: If a flag is unknown or its value cannot be read.
         """
-        try:
-            rest = self.values(["tf-lottery", *argv])[1:]
-        except flags.Error as error:
-            raise LotteryError(f"{str(error).rstrip('.')}. --help lists the flags.") from None
+        rest = _read(self.values, argv)
         if self.values["help"].value:
             print(self.help())
             sys.exit(0)
-        if rest:
+        if self.words is not None:
+            self.words = rest
+        elif rest:
             raise LotteryError(f"Expected flags only, as in --name=value, but received {rest[0]!r}.")
         return [cls(**{f.name: self.values[f.name].value for f in dataclasses.fields(cls)}) for cls in self.settings]
 

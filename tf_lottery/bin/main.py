@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 COMMANDS = {
     "find": "find winning tickets: train, prune, rewind, again, over replicates",
     "branch": "retrain levels of a finished run from other weights or with random masks",
     "supermask": "find masks that make untrained weights perform, by rule, by learning or by edge_popup",
+    "ticket": "look into ticket files, put them on models, compare and shrink them",
+    "export": "write a model as .keras, SavedModel and checked TFLite files, with an account of what pruning bought",
     "claims": "check the papers' claims, one by one, and write a page about them",
     "report": "draw the figures of a run from its result files",
 }
@@ -43,26 +42,16 @@ def dispatch(argv: list[str]) -> int:
     return guarded(argv[0], argv[1:])
 
 
-@contextlib.contextmanager
-def native_stderr_off() -> Iterator[None]:
-    """While TensorFlow is loaded: its C++ side prints lines there that no setting silences. Exceptions still get out."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
 def guarded(command: str, argv: list[str]) -> int:
     """Runs one command; what it cannot do is said in one sentence on stderr, without a traceback."""
+    from tf_lottery.bin import flags
     from tf_lottery.errors import LotteryError
+    from tf_lottery.registry import import_plugin
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is loaded; it prints pages otherwise
     try:
+        for plugin in flags.plugins(argv):
+            import_plugin(plugin)
         return importlib.import_module(f"tf_lottery.bin.{command}").main(argv) or 0
     except LotteryError as error:
         return fail(str(error))

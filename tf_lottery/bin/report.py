@@ -2,20 +2,22 @@
 
 usage: tf-lottery report --name=RUN [flags]
 
-Writes test accuracy and early-stop step against density (the tickets and all branches of the run together, with bars from
-the smallest to the largest replicate), test accuracy over training for chosen levels, and a table.
+Writes figures, a table, and index.html, one page with all of it in it: test accuracy and early-stop step against density (the
+tickets and all branches of the run together, with bars from the smallest to the largest replicate), training curves, and from the
+tickets what the masks and the surviving weights are like. Of learned supermasks it draws how they were learned.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tf_lottery.bin import main as main_lib
+from tf_lottery.bin.display import print_json
 from tf_lottery.bin.flags import Flags
 from tf_lottery.errors import LotteryError
-from tf_lottery.results import Run, by_level, verdict
+from tf_lottery.results import Run
 from tf_lottery.settings import setting
 
 
@@ -26,6 +28,7 @@ class Drawing:
     name: str | None = setting(None, "The run's name: its folder in results_dir.")
     results_dir: str = setting("results", "The folder of all runs.")
     output: str | None = setting(None, "The folder for the figures. Default: the folder report in the run's.")
+    json: bool = setting(False, "Print the files and the table as JSON.")
     levels: tuple[int, ...] | None = setting(
         None, "Levels whose training curves to draw, as in 0,3-5. Default: five of them."
     )
@@ -40,9 +43,24 @@ def main(argv: list[str]) -> None:
 
     from tf_lottery import report
 
-    for path in report.write(run, Path(drawing.output or run.folder / "report"), drawing.levels):
+    written = report.write(run, Path(drawing.output or run.folder / "report"), drawing.levels)
+    if drawing.json:
+        learned = run.supermasks()
+        levels = {} if learned else {name: list(map(asdict, levels)) for name, levels in report.series_of(run)}
+        files = [str(path) for path in written]
+        print_json(
+            {
+                "run": str(run.folder),
+                "conclusion": report.conclusion(run),
+                "levels": levels,
+                "supermasks": learned,
+                "files": files,
+            }
+        )
+        return
+    for path in written:
         print(path)
-    print(verdict(by_level(run.summary())))
+    print(report.conclusion(run))
 
 
 if __name__ == "__main__":

@@ -15,54 +15,80 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tf_lottery.bin import main as main_lib
-from tf_lottery.bin.find import Place
+from tf_lottery.bin import tasks, training
 from tf_lottery.bin.flags import Flags
 from tf_lottery.errors import LotteryError
+from tf_lottery.outcome import best_by_rule
+from tf_lottery.quiet import native_stderr_off
 from tf_lottery.results import Run
 from tf_lottery.settings import Settings, SupermaskSettings
 
 
 def main(argv: list[str]) -> None:
-    place, settings = Flags(__doc__, Place, SupermaskSettings).parse(argv)
-    settings = settings.resolved()
-    (_by_rule if settings.by == "rule" else _by_learning)(place, settings)
+    jobs = []
+    for values, words in tasks.combinations(argv, SupermaskSettings, but=("prunable", "criterion")):
+        place, workers, settings = Flags(__doc__, training.Place, tasks.Workers, SupermaskSettings).parse(words)
+        jobs.append((values, settings := settings.resolved()))
+    if any(settings.by == "rule" for _, settings in jobs):
+        if len(jobs) > 1 or not workers.alone:
+            raise LotteryError("Expected one process and one value of each flag with by=rule, which only measures.")
+        _by_rule(place, settings)
+        return
+    workers.check(place)
+    runs = []
+    for values, settings in jobs:
+        name = f"{settings.model}_{settings.by}" if place.name is None else place.name
+        runs.append((Run.at(place.results_dir, tasks.suffixed(name, values)), settings))
+
+    def missing(run: Run, settings: SupermaskSettings) -> list[tuple[int, int]]:
+        return run.missing(settings.replicates, [0], place.replicate)
+
+    training.work(place, workers, "run_supermask", runs, missing, lambda settings: 1, TELLING, argv)
 
 
-def _by_learning(place, settings: SupermaskSettings) -> None:
-    run = Run.at(place.results_dir, f"{settings.model}_{settings.by}" if place.name is None else place.name)
-
-    with main_lib.native_stderr_off():
-        from tf_lottery import experiment
-    from tf_lottery.bin.display import LevelDisplay, supermask_table
-
-    missing = run.missing(settings.replicates, [0], place.replicate)
-    with LevelDisplay(len(missing), settings.steps, place.quiet) as display:
-        worked = experiment.run_supermask(run, settings, display, data_dir=place.data_dir, replicate=place.replicate)
-    display.console.quiet = False
-    display.console.print(supermask_table(f"{run.folder}", run.supermasks()))
-    if not worked:
-        print(f"This run was finished already; nothing was trained. Its results are in {run.folder}.")
+def _as_json(run: Run, worked: bool) -> dict[str, Any]:
+    return {"run": str(run.folder), "trained": worked, "supermasks": run.supermasks()}
 
 
-def _by_rule(place, settings: SupermaskSettings) -> None:
+def _table(run: Run):
+    from tf_lottery.bin.display import supermask_table
+
+    return supermask_table(f"{run.folder}", run.supermasks())
+
+
+TELLING = training.Telling(_as_json, _table)
+
+
+def _by_rule(place: training.Place, settings: SupermaskSettings) -> None:
     if not place.name:
         raise LotteryError("Expected --name, a run of tf-lottery find with a dense network, but received none.")
+    if place.strategy != "none":
+        raise LotteryError(
+            f"Expected strategy none with by=rule, which trains nothing, but received {place.strategy!r}."
+        )
+    if place.tensorboard or place.dry_run:
+        flag = "tensorboard" if place.tensorboard else "dry_run"
+        raise LotteryError(f"Expected --{flag} with a command that trains, but by=rule only measures.")
     run = Run.at(place.results_dir, place.name)
     Settings.of(run)
 
-    with main_lib.native_stderr_off():
+    with native_stderr_off():
         from tf_lottery import experiment
     from rich.console import Console
 
-    from tf_lottery.bin.display import rule_table
+    from tf_lottery.bin.display import print_json, rule_table
 
     rows: list[Mapping[str, Any]] = []
+    quiet = place.quiet or place.json
     for row in experiment.evaluate_supermasks(run, settings, data_dir=place.data_dir, replicate=place.replicate):
-        if rows and not place.quiet and rows[-1]["criterion"] != row["criterion"]:
+        if rows and not quiet and rows[-1]["criterion"] != row["criterion"]:
             print(_best(rows, rows[-1]["replicate"], rows[-1]["criterion"]))
         rows.append(row)
-    if not place.quiet:
+    if not quiet:
         print(_best(rows, rows[-1]["replicate"], rows[-1]["criterion"]))
+    if place.json:
+        print_json({"run": str(run.folder), "best": best_by_rule(rows)})
+        return
     Console(file=sys.stdout).print(rule_table(f"{run.folder}", rows))
 
 

@@ -15,6 +15,7 @@ from tf_lottery.callbacks.clock import Clock, updates
 from tf_lottery.errors import LotteryError
 from tf_lottery.gradients import Probe
 from tf_lottery.layers import MaskedModel, settle
+from tf_lottery.masks import CHANNEL_SCOPES
 from tf_lottery.rounds import Rounds, names, numbers
 from tf_lottery.ticket import Ticket
 from tf_lottery.weights import Fraction
@@ -195,6 +196,7 @@ class LotteryTicket(keras.callbacks.Callback):
             shares,
             lambda path, seed: weights.draw(kernels[path], seed),
             lambda kind, masks, values: gradients.take(model, kind, self.probe, masks, values),
+            state.channel_axes(model) if self.options["scope"] in CHANNEL_SCOPES else None,
             **self.options,
         )
         if self._rounds.pruned is not treatments.zero and not model._holds:

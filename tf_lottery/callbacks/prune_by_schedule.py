@@ -67,7 +67,7 @@ class PruneBySchedule(keras.callbacks.Callback):
         seed: int = 0,
     ):
         super().__init__()
-        if isinstance(schedule, Mapping) and (distribution != "uniform" or scope == "global"):
+        if isinstance(schedule, Mapping) and (distribution != "uniform" or scope.startswith("global")):
             raise LotteryError("Expected one schedule with a distribution or scope='global', but received several.")
         for part in schedule.values() if isinstance(schedule, Mapping) else [schedule]:
             if not callable(part):

@@ -58,7 +58,8 @@ class PruningSummaries(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self._batches += 1
         if self.update_freq != "epoch" and self._batches % self.update_freq == 0:
-            self._write(weights.step_of(self.model.optimizer))
+            step = (logs or {}).get("step")  # a Trainer's; its optimizer is not the model's
+            self._write(weights.step_of(self.model.optimizer) if step is None else step)
 
     def on_epoch_end(self, epoch, logs=None):
         if self.update_freq == "epoch":
@@ -68,17 +69,22 @@ class PruningSummaries(keras.callbacks.Callback):
         self._writer.close()
 
     def _write(self, step: int) -> None:
-        present = state.get_masks(self.model)
         with self._writer.as_default(step=step):
-            tf.summary.scalar("density", masks_lib.density(present))
-            for kernel in state.masked_kernels(self.model):
-                mask, values = present[kernel.path], np.abs(weights.value_of(kernel.variable))
-                tf.summary.scalar(f"density/{kernel.path}", mask.mean())
-                tf.summary.scalar(f"threshold/{kernel.path}", values[mask == 1].min(initial=np.inf))
-                if self.images:
-                    picture = _shrunk(mask.reshape(-1, mask.shape[-1]).astype("float32"), self.image_size)
-                    tf.summary.image(f"mask/{kernel.path}", picture[None, :, :, None])
+            write_masks(self.model, self.images, self.image_size)
         self._writer.flush()
+
+
+def write_masks(model, images: bool = True, image_size: int = 256) -> None:
+    """Writes density, thresholds and pictures of a wrapped model's masks to the default writer, at its default step."""
+    present = state.get_masks(model)
+    tf.summary.scalar("density", masks_lib.density(present))
+    for kernel in state.masked_kernels(model):
+        mask, values = present[kernel.path], np.abs(weights.value_of(kernel.variable))
+        tf.summary.scalar(f"density/{kernel.path}", mask.mean())
+        tf.summary.scalar(f"threshold/{kernel.path}", values[mask == 1].min(initial=np.inf))
+        if images:
+            picture = _shrunk(mask.reshape(-1, mask.shape[-1]).astype("float32"), image_size)
+            tf.summary.image(f"mask/{kernel.path}", picture[None, :, :, None])
 
 
 def _shrunk(picture: np.ndarray, size: int) -> np.ndarray:

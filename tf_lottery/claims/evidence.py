@@ -10,8 +10,8 @@ import numpy as np
 
 from tf_lottery.claims.plan import Plan
 from tf_lottery.errors import LotteryError
+from tf_lottery.outcome import best_by_rule
 from tf_lottery.registry import Registry
-from tf_lottery.results import best_by_rule
 
 MARGIN = 0.5  # points by which a mean may miss a published figure, or a range over seeds, and still meet it
 GROUPS = {

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from tf_lottery.claims.papers import CRITERIA_BAD, CRITERIA_GOOD, TREATMENTS
-from tf_lottery.claims.plan import SIGN_CRITERIA, Plan
+from tf_lottery.claims.plan import SIGN_CRITERIA, Learned, Plan
+from tf_lottery.outcome import LevelStatistics, Statistic, by_level
 from tf_lottery.report import COLOURS, STYLE, density_axis, readable_range, save
-from tf_lottery.results import LevelStatistics, Statistic, by_level
 
 BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK = COLOURS
 GREY = "0.6"
@@ -41,6 +41,8 @@ class Line:
             return None
         complete, planned = own.measured(folder), own.levels()
         levels = by_level([row for row in own.rows(folder) if row["replicate"] in complete and row["level"] in planned])
+        if complete and len(complete) < own.replicates:
+            label += f" ({len(complete)} of {own.replicates} replicates)"
         return cls(label, levels, colour, marker) if levels else None
 
 
@@ -203,13 +205,11 @@ def learned(plan: Plan, folder: Path) -> Figure | None:
     figure, axes = plt.subplots(figsize=(10, 4.6))
     ends: dict[str, float] = {}
     for name, _, colour, marker in found:
-        settings, run = plan[name].settings, plan[name].run(folder)
+        settings, rows, at = plan[name].settings, plan[name].rows(folder), {}
         per_epoch = EXAMPLES[settings.dataset] / settings.batch_size
-        rows, at = plan[name].rows(folder), {}
-        for row in rows:
-            for measured in run.curve(int(row["replicate"]), 0) or ():
-                if measured["test_accuracy"] is not None:
-                    at.setdefault(measured["step"], []).append(100 * measured["test_accuracy"])
+        for curve in curves(plan[name], folder).values():
+            for step, value in curve.items():
+                at.setdefault(step, []).append(100 * value)
         steps = sorted(step for step, values in at.items() if len(values) == len(rows))
         _banded(axes, [step / per_epoch for step in steps], [Statistic.of(at[s]) for s in steps], colour, None, None)
         sampled = Statistic.of([100 * (row["sampled_accuracy"] or row["mask_accuracy"]) for row in rows])
@@ -231,6 +231,17 @@ def learned(plan: Plan, folder: Path) -> Figure | None:
     ]
     figure.legend(handles=handles, loc="outside right center", title="test accuracy at the end", alignment="left")
     return figure
+
+
+def curves(experiment: Learned, folder: Path) -> dict[int, dict[float, float]]:
+    """Test accuracy of the most likely mask by step, for each finished replicate that has a curve."""
+    run, found = experiment.run(folder), {}
+    for row in experiment.rows(folder):
+        replicate = int(row["replicate"])
+        measured = {at["step"]: at["test_accuracy"] for at in run.curve(replicate, 0) or ()}
+        if measured := {step: value for step, value in measured.items() if value is not None}:
+            found[replicate] = measured
+    return found
 
 
 EXAMPLES = {"mnist": 55_000, "mnist1d": 3_500}  # of the training sets: an epoch is a run through one

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tf_lottery.claims import figures
 from tf_lottery.claims.evidence import GROUPS, Result
-from tf_lottery.claims.plan import Plan
+from tf_lottery.claims.plan import Learned, Plan
 from tf_lottery.files import whole_file
 
 CAPTIONS = {
@@ -178,6 +178,14 @@ def _copy_tables(plan: Plan, folder: Path, output: Path) -> list[str]:
             names.append(experiment.name.replace("/", "_") + ".csv")
             with whole_file(output / names[-1]) as unfinished:
                 unfinished.write_bytes(table.read_bytes())
+        if isinstance(experiment, Learned) and (curves := figures.curves(experiment, folder)):
+            names.append(f"{experiment.name}_curves.csv")
+            with whole_file(output / names[-1]) as unfinished, unfinished.open("w", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(("replicate", "step", "test_accuracy"))
+                writer.writerows(
+                    (r, int(step), f"{value:.6g}") for r, curve in curves.items() for step, value in curve.items()
+                )
     return names
 
 

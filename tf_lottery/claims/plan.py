@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from typing import Any, ClassVar
 
 from tf_lottery import criteria
 from tf_lottery.errors import LotteryError
+from tf_lottery.executor import Task
 from tf_lottery.results import Run
 from tf_lottery.settings import BranchSettings, Settings, SupermaskSettings
 
@@ -77,6 +79,25 @@ class Experiment(ABC):
             return []
         return self.run(folder).missing(self.replicates, self.levels(), only)
 
+    def tasks(self, left: Iterable[tuple[int, int]], data_dir: str | None = None) -> list[Task]:
+        """What is left to do, a task for each replicate, after that of the search it belongs to."""
+        by_replicate: dict[int, list[tuple[int, int]]] = {}
+        for at in left:
+            by_replicate.setdefault(at[0], []).append(at)
+        return [
+            Task(
+                _named(self, replicate),
+                functools.partial(self.work, data_dir=data_dir, replicate=replicate),
+                str(self.run(Path()).folder),
+                replicate,
+                tuple(levels),
+                self.steps,
+                after=frozenset([_named(self.of, replicate)] if self.of else ()),
+                reads=self.of and self.of.name,
+            )
+            for replicate, levels in by_replicate.items()
+        ]
+
     @abstractmethod
     def work(self, experiment, folder: Path, display, **place) -> None:
         """Does what is missing; `experiment` is the module of that name, which loads TensorFlow."""
@@ -86,8 +107,11 @@ class Experiment(ABC):
         spec = self.run(folder).spec()
         now = json.loads(json.dumps(dataclasses.asdict(self.settings)))
         for key, value in spec["settings"].items() if spec else ():
-            default = value is None or key not in now  # what an older version left open, or knew and this one does not
-            if not default and now[key] != value and key not in ("replicates", "levels"):
+            open_there = (
+                value is None or key not in now
+            )  # what an older version left open, or knew and this one does not
+            open_here = now.get(key) is None  # what the device decides
+            if not (open_there or open_here) and now[key] != value and key not in ("replicates", "levels"):
                 return f"{key}={value!r} instead of {now[key]!r}"
         return None
 
@@ -100,7 +124,6 @@ class Search(Experiment):
 
     def work(self, experiment, folder: Path, display, **place) -> None:
         experiment.run_find(self.run(folder), self.settings, display, **place)
-        refresh(self.run(folder))
 
 
 class Branch(Experiment):
@@ -113,9 +136,9 @@ class Branch(Experiment):
         return self.retrained
 
     def work(self, experiment, folder: Path, display, **place) -> None:
-        branch = self.run(folder)
-        experiment.run_branch(self.of.run(folder), branch.name, self.retrained, self.settings, display, **place)
-        refresh(branch)
+        experiment.run_branch(
+            self.of.run(folder), self.run(folder).name, self.retrained, self.settings, display, **place
+        )
 
 
 class Learned(Experiment):
@@ -162,6 +185,10 @@ class ByRule(Experiment):
         done = self.measured(folder)
         return [(r, 0) for r in range(self.replicates) if r not in done and only in (None, self.replicates - 1)]
 
+    def tasks(self, left: Iterable[tuple[int, int]], data_dir: str | None = None) -> list[Task]:
+        after = frozenset(_named(self.of, replicate) for replicate in range(self.replicates))
+        return [Task(self.name, functools.partial(self.work, data_dir=data_dir), self.of.name, None, (), 0, after)]
+
     def work(self, experiment, folder: Path, display, *, data_dir: str | None = None, **_) -> None:
         if self.run(folder).missing(self.replicates, [0]):
             return  # another process is at a dense level; the next start measures them
@@ -171,6 +198,10 @@ class ByRule(Experiment):
 
     def differs(self, folder: Path) -> None:
         return None  # spec.json is the search's
+
+
+def _named(experiment: Experiment, replicate: int) -> str:
+    return f"{experiment.name}, replicate {replicate}"
 
 
 @dataclass(frozen=True)
@@ -224,6 +255,10 @@ class Plan:
         left = {experiment.name: experiment.missing(folder, only) for experiment in self.needed(names)}
         return {name: levels for name, levels in left.items() if levels}
 
+    def tasks(self, missing: Mapping[str, Iterable[tuple[int, int]]], data_dir: str | None = None) -> list[Task]:
+        """What is left to do of the experiments, as tasks for `executor.run`."""
+        return [task for name, left in missing.items() for task in self[name].tasks(left, data_dir)]
+
     def check(self, folder: Path) -> None:
         """
         Raises:
@@ -235,12 +270,6 @@ class Plan:
                     f"Expected the runs of the plan {self.scale!r} in {folder}, but {experiment.name} was made with "
                     f"{other}: remove that folder, or give another --results_dir."
                 )
-
-
-def refresh(run: Run) -> None:
-    """Writes the summary again if it lacks a level: two processes that end a level at once may leave one of them out."""
-    if len(run.finished()) != len(run.summary()):
-        run.write_summary()
 
 
 # What differs from a plain search, by the name of the run.

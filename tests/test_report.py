@@ -1,0 +1,322 @@
+"""Reports: what the masks are like, the figures and the page, drawn from files alone."""
+
+import html.parser
+import itertools
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from tf_lottery import criteria, report
+from tf_lottery import masks as masks_lib
+from tf_lottery.bin import main
+from tf_lottery.report import census, masks, style, untrained, weights
+from tf_lottery.results import Run
+from tf_lottery.ticket import Ticket
+
+IMAGE = {"net/hidden/kernel": (36, 8), "net/output/kernel": (8, 3)}
+WINDOW = {"net/conv/kernel": (3, 3, 1, 40), "net/output/kernel": (8, 3)}
+MNIST = Path(__file__).parents[1] / "docs" / "results" / "lenet_mnist"
+
+
+def write_run(folder, shapes=IMAGE, input_shape=(6, 6, 1), levels=4, replicates=2, criterion="large_final"):
+    """A run as the command line writes it, made without any training."""
+    run = Run(folder)
+    for replicate in range(replicates):
+        rng = np.random.default_rng(replicate)
+        initial = {path: rng.normal(size=shape).astype("float32") for path, shape in shapes.items()}
+        masks = {path: np.ones(shape, np.uint8) for path, shape in shapes.items()}
+        for level in range(levels + 1):
+            start = {path: value * masks[path] for path, value in initial.items()}
+            final = {
+                path: (start[path] + 0.5 * rng.normal(size=m.shape)).astype("float32") * m for path, m in masks.items()
+            }
+            found = {
+                "criterion": criterion,
+                "one_shot": False,
+                **({"input_shape": list(input_shape)} if input_shape else {}),
+            }
+            metrics = {"early_stop_step": 20, "early_stop_test_accuracy": 0.9 + 0.01 * level - 0.005 * replicate}
+            metrics |= {"final_test_accuracy": 0.9, "seconds": 1.0}
+            curve = [
+                {
+                    "step": step,
+                    "train_loss": 1 / step,
+                    "validation_loss": 1.0,
+                    "validation_accuracy": 0.5,
+                    "test_accuracy": step / 100,
+                }
+                for step in (10, 20, 30)
+            ]
+            run.write_level(replicate, Ticket(masks, start, final, level, metrics, found), curve)
+            scores = {
+                path: criteria.score(criteria.get(criterion), start[path], final[path], rng=rng) for path in masks
+            }
+            masks = masks_lib.prune(masks, scores, dict.fromkeys(masks, 0.4))
+    run.open({"model": "net", "dataset": "none"}, {"numpy": np.__version__})
+    return run
+
+
+@pytest.fixture(autouse=True, scope="module")
+def coarse():
+    """Figures with few dots: most of the time of a report goes into those."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(report.STYLE, "savefig.dpi", 40)
+        with plt.rc_context(report.STYLE):
+            yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("results") / "short")
+
+
+@pytest.fixture(scope="module")
+def written(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    report.write(run, folder)
+    return folder
+
+
+class Page(html.parser.HTMLParser):
+    """The tags of a page, its images and the text of its captions."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.urls, self.captions, self.text = [], [], [], ""
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.urls += [value for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+
+    def handle_data(self, data):
+        self.text += data
+        if self.tags[-1:] == ["figcaption"] and data.strip():
+            self.captions.append(data)
+
+
+def test_a_search_has_all_its_figures_and_nothing_is_left_out(written):
+    figures = {
+        "accuracy",
+        "early_stop",
+        "final_accuracy",
+        "curves",
+        "layer_density",
+        "first_layer",
+        "weights",
+        "survivors",
+    }
+    figures |= {"overlap", "connected"}
+    assert {path.name for path in written.iterdir()} == {f"{name}.png" for name in figures} | {"table.md", "index.html"}
+    page = Page(written / "index.html")
+    assert page.tags.count("img") == len(figures) == len(page.captions) and "Left out" not in page.text
+
+
+def test_the_page_asks_nothing_of_any_other_place(written):
+    page = Page(written / "index.html")
+    assert page.urls and all(url.startswith("data:") for url in page.urls)
+    assert not {"script", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+    text = (written / "index.html").read_text()
+    assert "http://" not in text and "https://" not in text and "url(" not in text and "@import" not in text
+
+
+def test_a_caption_is_one_sentence(written):
+    for caption in Page(written / "index.html").captions:
+        assert caption.endswith(".") and not re.search(r"\.\s+[A-Z]", caption), caption
+
+
+def test_names_and_settings_cannot_write_into_the_page(tmp_path):
+    hostile = write_run(tmp_path / "<script>alert(1)</script>".replace("/", "|"), levels=1)
+    hostile.open({"model": "<img src=x>", "dataset": '"><b>'}, {})
+    report.write(hostile, tmp_path / "out")
+    page = Page(tmp_path / "out" / "index.html")
+    assert not {"script", "b"} & set(page.tags) and "x" not in page.urls and "<img src=x>" in page.text
+
+
+def test_the_table_is_the_same_in_both_forms(written):
+    markdown = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in (written / "table.md").read_text().splitlines()[2:]
+    ]
+    cells = re.findall(r"<t[hd]>(.*?)</t[hd]>", (written / "index.html").read_text())
+    assert cells == [cell for line in [markdown[0], *markdown[2:]] for cell in line]
+    assert len(markdown) == 2 + 5 and markdown[2][:4] == ["ticket", "0", "100", "2"]
+
+
+def test_tables_alone_are_enough_for_a_page_that_says_what_is_missing(tmp_path):
+    """The results in docs have no tickets."""
+    names = {path.name for path in report.write(Run(MNIST), tmp_path)}
+    assert {"accuracy.png", "early_stop.png", "curves.png", "index.html"} <= names and "first_layer.png" not in names
+    assert "Figures of masks and weights: the run has no tickets" in Page(tmp_path / "index.html").text
+
+
+def test_one_replicate_has_no_overlap_and_says_so(tmp_path):
+    names = {path.name for path in report.write(write_run(tmp_path / "one", replicates=1), tmp_path / "out")}
+    assert "overlap.png" not in names and "weights.png" in names
+    assert "it needs the tickets of two replicates" in Page(tmp_path / "out" / "index.html").text
+
+
+def test_stored_weights_are_drawn_without_tensorflow(run, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from tf_lottery import report; from tf_lottery.results import Run\n"
+        f"report.write(Run(Path({str(run.folder)!r})), Path({str(tmp_path)!r}))\n"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / "weights.png").is_file()
+
+
+@pytest.mark.parametrize(("shapes", "input_shape", "said"), [
+    (IMAGE, (6, 6, 1), "each pixel of the input"),
+    (IMAGE, (36,), "each position of the input"),
+    (IMAGE, None, "each position of the input"),
+    (WINDOW, (8, 8, 1), "the first 32 of 40 filters of the first convolution"),
+])  # fmt: skip
+def test_the_first_layer_takes_the_form_of_the_input(tmp_path, shapes, input_shape, said):
+    levels = census.take(write_run(tmp_path / "short", shapes, input_shape, levels=2))
+    assert said in masks.first_layer(levels).caption
+
+
+def test_a_first_kernel_that_does_not_fit_the_input_is_left_out(tmp_path):
+    levels = census.take(write_run(tmp_path / "short", IMAGE, (5, 5, 1), levels=1))
+    assert "does not tell how it lies on the input" in masks.first_layer(levels).why
+
+
+def test_an_empty_kernel_is_named(tmp_path):
+    run = write_run(tmp_path / "short", levels=1)
+    ticket = run.ticket(1, 1)
+    cut_through = {**ticket.masks, "net/output/kernel": np.zeros((8, 3), np.uint8)}
+    values = [
+        {path: value * cut_through[path] for path, value in each.items()} for each in (ticket.initial, ticket.final)
+    ]
+    run.write_level(1, Ticket(cut_through, *values, 1, ticket.metrics, ticket.found), [])
+    levels = census.take(run)
+    assert census.empty_kernels(levels) == [("net/output/kernel", 1, 1)]
+    assert levels[1].connected["net/output/kernel"][1] == (0.0, 0.0)
+    assert "output keeps none at level 1 of replicate 1" in masks.connected_units(levels).caption
+
+
+def test_many_kernels_fit_the_figures(tmp_path):
+    shapes = {f"net/block_{i}/kernel": (6, 6) for i in range(20)}
+    levels = census.take(write_run(tmp_path / "deep", shapes, (6,), levels=2))
+    for draw in (masks.layer_densities, masks.connected_units, masks.overlaps):
+        style.save(draw(levels).figure, tmp_path / "figure.png")
+    looks = style.kernel_looks(list(shapes))
+    assert len(looks) == 20 and sum(look["label"] is not None for look in looks.values()) == 5
+
+
+def test_a_supermask_run_has_figures_of_its_own(tmp_path):
+    run = Run(tmp_path / "learned")
+    for replicate in range(2):
+        rng = np.random.default_rng(replicate)
+        masks = {path: rng.integers(0, 2, shape).astype(np.uint8) for path, shape in IMAGE.items()}
+        initial = {path: rng.normal(size=shape).astype("float32") for path, shape in IMAGE.items()}
+        metrics = {"early_stop_step": 10, "early_stop_test_accuracy": 0.7, "final_test_accuracy": 0.7, "seconds": 1.0}
+        metrics |= {
+            "mask_accuracy": 0.7,
+            "sampled_accuracy": 0.65,
+            "sampled_accuracy_low": 0.6,
+            "sampled_accuracy_high": 0.68,
+        }
+        curve = [{"step": step, "test_accuracy": step / 20} for step in (5, 10)]
+        run.write_level(replicate, Ticket(masks, initial, metrics=metrics, found={"input_shape": [6, 6, 1]}), curve)
+    names = {path.stem for path in report.write(run, tmp_path / "out")}
+    assert names == {"learning", "layer_density", "first_layer", "survivors", "overlap", "connected", "table", "index"}
+    assert (
+        "reaches 70.00 % test accuracy under it (means of 2 replicates)" in (tmp_path / "out" / "table.md").read_text()
+    )
+
+
+def test_recipes_are_drawn_for_the_figures_of_weights(tmp_path, dense_net):
+    from tf_lottery import state
+    from tf_lottery import weights as keras_weights
+
+    model = dense_net()
+    recipes = keras_weights.recipes(model)
+    kernel = next(path for path in recipes if path.endswith("hidden/kernel"))
+    ticket = Ticket({kernel: np.ones((6, 16), np.uint8)}, {kernel: recipes[kernel]})
+    assert np.array_equal(weights.initial_values(ticket, kernel), state.get_values(model)[kernel])
+
+
+def test_connected_units_by_hand():
+    rng = np.random.default_rng(0)
+    for shape in [(9, 7), (3, 3, 4, 6)]:
+        mask = (rng.random(shape) < 1.5 / np.prod(shape[:-1])).astype(np.uint8)
+        inputs = [any(mask[..., i, o].any() for o in range(shape[-1])) for i in range(shape[-2])]
+        outputs = [any(mask[..., i, o].any() for i in range(shape[-2])) for o in range(shape[-1])]
+        assert census.connected(mask) == (np.mean(inputs), np.mean(outputs)) and not all(outputs)
+
+
+def test_random_masks_overlap_by_chance_and_equal_ones_by_one_over_density():
+    rng = np.random.default_rng(0)
+    masks = [(rng.random((200, 200)) < 0.2).astype(np.uint8) for _ in range(6)]
+    found = [census.overlap(a, b) for a, b in itertools.combinations(masks, 2)]
+    assert np.mean(found) == pytest.approx(1, abs=0.02)
+    assert census.overlap(masks[0], masks[0]) == pytest.approx(1 / masks[0].mean())
+    assert np.isnan(census.overlap(masks[0], np.zeros_like(masks[0])))
+
+
+RANKED_OR_BY_CHANCE = {"random", "large_init_large_final", "small_init_small_final"}
+
+
+@pytest.mark.parametrize("name", criteria.of_weights())
+def test_the_cut_lies_between_the_kept_and_the_pruned(name):
+    rng = np.random.default_rng(0)
+    initial = rng.normal(size=(40, 30))
+    final = initial + rng.normal(size=initial.shape)
+    criterion, candidates = criteria.get(name), rng.random(initial.shape) < 0.8
+    initial, final = initial * candidates, final * candidates
+    scores = criterion(initial, final, rng=rng)
+    kept = masks_lib.keep_top(scores, 700, candidates.astype(np.uint8)).astype(bool)
+    cut = weights.cut(weights.Round(initial, final, candidates, kept), criterion)
+    if name in RANKED_OR_BY_CHANCE:
+        assert cut is None
+    elif name.startswith("magnitude_increase") and name != "magnitude_increase":
+        assert cut is None or np.isfinite(cut)  # with fewer than 700 weights of that sign the last kept score -inf
+    else:
+        assert scores[candidates & ~kept].max() <= cut <= scores[kept].min()
+
+
+def test_a_mask_that_the_criterion_did_not_choose_has_no_cut():
+    rng = np.random.default_rng(0)
+    initial = rng.normal(size=(20, 20))
+    kept = rng.random(initial.shape) < 0.5
+    everywhere = np.ones(initial.shape, bool)
+    assert weights.cut(weights.Round(initial, initial, everywhere, kept), criteria.get("large_final")) is None
+    assert weights.cut(weights.Round(initial, initial, everywhere, everywhere), criteria.get("large_final")) is None
+
+
+@pytest.mark.parametrize("criterion", ["random", "large_init_large_final"])
+def test_where_there_is_no_line_the_caption_says_so(tmp_path, criterion):
+    run = write_run(tmp_path / "short", criterion=criterion, levels=2)
+    said = f"the scores of {criterion} make no line in this plane"
+    assert said in weights.scatter(run, census.take(run)).caption
+
+
+def test_masks_by_rule_are_drawn(tmp_path):
+    run = write_run(tmp_path / "short", levels=1)
+    names = [f"rule_{i}" for i in range(9)]
+    run.write_rule([
+        {"replicate": r, "criterion": name, "signed_constant": constant, "density": d, "test_accuracy": 0.1 + 0.01 * i}
+        for r in (0, 1) for i, name in enumerate(names) for constant in (False, True) for d in (1.0, 0.5, 0.2)
+    ])  # fmt: skip
+    picture = untrained.by_rule(run.rule())
+    assert len(picture.figure.axes) == 2 and len(picture.figure.axes[0].lines) == 9
+    assert picture.caption.endswith("the best 6 criteria with names: mean, min and max of 2 replicates.")
+    style.save(picture.figure, tmp_path / "figure.png")
+
+
+def test_the_command_line_prints_the_table_as_json(run, tmp_path, capsys):
+    import json
+
+    place = [f"--results_dir={run.folder.parent}", f"--name={run.name}", f"--output={tmp_path}", "--json"]
+    assert main.dispatch(["report", *place]) == 0
+    told = json.loads(capsys.readouterr().out)
+    levels = told["levels"]["ticket"]
+    assert [round(level["density"]["mean"], 2) for level in levels] == [1.0, 0.6, 0.36, 0.21, 0.13]
+    assert levels[4]["early_stop_test_accuracy"] == pytest.approx({"mean": 0.9375, "low": 0.935, "high": 0.94})
+    assert "level 4" in told["conclusion"] and all(Path(path).is_file() for path in told["files"])

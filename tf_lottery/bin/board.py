@@ -1,0 +1,48 @@
+"""What `--tensorboard` writes: a folder for each level, and one for each replicate with the outcome of its levels."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tf_lottery.errors import LotteryError
+
+
+class Board:
+    """Hands summaries to the levels of a run.
+
+    Args:
+      folder: Where TensorBoard looks.
+      settings: What the run was begun with, for the HParams tab.
+
+    Raises:
+      LotteryError: If TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]):
+        if importlib.util.find_spec("tensorboard") is None:
+            raise LotteryError(
+                "Expected TensorBoard for --tensorboard, but it is not installed: python -m pip install 'tf_lottery[tensorboard]'."
+            )
+        self.folder, self.settings = folder, dict(settings)
+
+    def callbacks(self, replicate: int, level: int, density: float) -> Sequence:
+        """What a level is to be trained with."""
+        from tf_lottery.callbacks import LevelSummaries
+
+        own = {"replicate": replicate, "level": level, "weights_remaining": density}
+        return [LevelSummaries(self._replicate(replicate) / f"level_{level:02d}", {**self.settings, **own})]
+
+    def done(self, row: Mapping[str, Any]) -> None:
+        """Writes the outcome of a level: scalars against the level's number."""
+        import tensorflow as tf
+
+        with tf.summary.create_file_writer(str(self._replicate(row["replicate"]))).as_default(step=row["level"]):
+            for name in ("density", "early_stop_step", "early_stop_test_accuracy", "final_test_accuracy", "seconds"):
+                if row.get(name) is not None:
+                    tf.summary.scalar(f"by_level/{name}", row[name])
+
+    def _replicate(self, replicate: int) -> Path:
+        return self.folder / f"replicate_{replicate}"

@@ -1,0 +1,83 @@
+"""What the tables of a run say over its replicates: statistics of each level, the best of each criterion, the verdict."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Mean, smallest and largest value over replicates."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Statistic:
+        return cls(statistics.fmean(values), min(values), max(values))
+
+
+@dataclass(frozen=True)
+class LevelStatistics:
+    """One level over all its replicates."""
+
+    level: int
+    replicates: int
+    density: Statistic
+    early_stop_step: Statistic
+    early_stop_test_accuracy: Statistic
+    final_test_accuracy: Statistic
+
+
+def by_level(rows: Sequence[Mapping[str, float]]) -> list[LevelStatistics]:
+    """The rows of a summary, gathered over replicates; rows without test accuracy are left out."""
+    levels = []
+    for level in sorted({int(row["level"]) for row in rows}):
+        of_level = [row for row in rows if int(row["level"]) == level and row["early_stop_test_accuracy"] is not None]
+        if of_level:
+            columns = ("density", "early_stop_step", "early_stop_test_accuracy", "final_test_accuracy")
+            levels.append(
+                LevelStatistics(
+                    level, len(of_level), *(Statistic.of([row[column] for row in of_level]) for column in columns)
+                )
+            )
+    return levels
+
+
+def best_by_rule(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """For each criterion the row of the best density of each replicate, as in Table 1 of Zhou et al. (2019)."""
+    best: dict[tuple, Mapping[str, Any]] = {}
+    for row in rows:
+        at = row["criterion"], row["replicate"]
+        if at not in best or row["test_accuracy"] > best[at]["test_accuracy"]:
+            best[at] = row
+    by_criterion: dict[str, list[Mapping[str, Any]]] = {}
+    for (criterion, _), row in best.items():
+        by_criterion.setdefault(criterion, []).append(row)
+    return by_criterion
+
+
+def verdict(levels: Sequence[LevelStatistics]) -> str:
+    """One sentence: which ticket won, and by how much. The winner has the highest mean test accuracy at early stop."""
+    dense, tickets = levels[0], levels[1:]
+    if dense.level != 0 or not tickets:
+        return "There is no ticket to compare with a dense network yet."
+    best = max(tickets, key=lambda level: level.early_stop_test_accuracy.mean)
+    gain = 100 * (best.early_stop_test_accuracy.mean - dense.early_stop_test_accuracy.mean)
+    means = f"means of {best.replicates} replicates" if best.replicates > 1 else "one replicate"
+    reaches = (
+        f"level {best.level} with {100 * best.density.mean:.3g} % of the weights reaches "
+        f"{100 * best.early_stop_test_accuracy.mean:.2f} % test accuracy at its early stop"
+    )
+    compared = (
+        f"{abs(gain):.2f} points {'above' if gain > 0 else 'below'} the dense network's "
+        f"{100 * dense.early_stop_test_accuracy.mean:.2f} %, at step {best.early_stop_step.mean:,.0f} instead of "
+        f"{dense.early_stop_step.mean:,.0f} ({means})."
+    )
+    return (
+        f"The winning ticket: {reaches}, {compared}" if gain > 0 else f"No ticket won; the best: {reaches}, {compared}"
+    )

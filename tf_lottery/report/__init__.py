@@ -1,0 +1,114 @@
+"""Figures, a table and a page about a run, drawn from its result files alone. TensorFlow is loaded only to draw recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from tf_lottery.errors import LotteryError
+from tf_lottery.files import whole_file
+from tf_lottery.outcome import by_level, verdict
+from tf_lottery.report import census, masks, measured, page, untrained, weights
+from tf_lottery.report.style import (
+    COLOURS,
+    STYLE,
+    LeftOut,
+    Picture,
+    Series,
+    density_axis,
+    readable_range,
+    save,
+)
+from tf_lottery.report.table import supermask_table, supermask_words, ticket_table
+from tf_lottery.results import Run
+
+__all__ = ["COLOURS", "STYLE", "conclusion", "density_axis", "readable_range", "save", "series_of", "write"]
+
+
+def write(run: Run, folder: Path, levels: Sequence[int] | None = None) -> list[Path]:
+    """Draws what the run's files allow into `folder`.
+
+    Args:
+      run: A run, finished or not: a search, or learned supermasks.
+      folder: Where to write; made if it is not there.
+      levels: Levels whose training curves to draw; by default five, spread over those that have curves.
+
+    Returns:
+      The files written: the figures as PNG, `table.md`, and `index.html`, one page with all of it in it.
+
+    Raises:
+      LotteryError: If the run has no finished level.
+    """
+    with plt.rc_context(STYLE):
+        if learned := run.supermasks():
+            table, drawn = supermask_table(learned), _of_supermask(run, learned)
+        else:
+            series = series_of(run)
+            table, drawn = ticket_table(series), _of_search(run, series, levels)
+        pictures = [each for each in drawn if isinstance(each, Picture)]
+        for picture in pictures:
+            save(picture.figure, folder / f"{picture.name}.png")
+    words = conclusion(run)
+    with whole_file(folder / "table.md") as unfinished:
+        remarks = [f"- {remark}\n" for remark in run.remarks()]
+        unfinished.write_text("".join([f"{words}\n\n{table.markdown()}", *["\n"][: len(remarks)], *remarks]))
+    left_out = [each for each in drawn if isinstance(each, LeftOut)]
+    page.write(folder / "index.html", run, words, pictures, left_out, table)
+    return [*(folder / f"{picture.name}.png" for picture in pictures), folder / "table.md", folder / "index.html"]
+
+
+def conclusion(run: Run) -> str:
+    """One sentence: what the run has found."""
+    if learned := run.supermasks():
+        return supermask_words(learned)
+    return verdict(by_level(run.summary()))
+
+
+def series_of(run: Run) -> Series:
+    """The levels of the run and of its branches that have been measured."""
+    series = [("ticket", by_level(run.summary()))]
+    series += [(branch.name.replace("_", " "), by_level(branch.summary())) for branch in run.branches()]
+    if not series[0][1]:
+        raise LotteryError(f"Expected a run with a finished level, but {run.folder} has none.")
+    return [(name, levels) for name, levels in series if levels]
+
+
+def _of_search(run: Run, series: Series, levels: Sequence[int] | None) -> list[Picture | LeftOut]:
+    curves = measured.curves(run, levels) or LeftOut("Training", "the run keeps no curves")
+    drawn = [measured.against_density(series, name) for name in ("accuracy", "early_stop")]
+    drawn += [curves, measured.against_density(series, "final_accuracy")]
+    if rule := run.rule():
+        drawn.append(untrained.by_rule(rule))
+    counted = census.take(run)
+    if not any(level.density < 1 for level in counted):
+        why = "the run has no tickets of pruned levels; a copy of its tables alone has none"
+        return [*drawn, LeftOut("Figures of masks and weights", why)]
+    return [
+        *drawn,
+        masks.layer_densities(counted),
+        masks.first_layer(counted),
+        weights.scatter(run, counted),
+        weights.survivors(run, counted),
+        masks.overlaps(counted),
+        masks.connected_units(counted),
+    ]
+
+
+def _of_supermask(run: Run, rows: Sequence[Mapping[str, float]]) -> list[Picture | LeftOut]:
+    drawn = [untrained.learning(run, rows) or LeftOut("Learning the mask", "the run keeps no curves")]
+    counted = census.take(run)
+    if not counted:
+        return [
+            *drawn,
+            LeftOut("Figures of masks and weights", "the run has no tickets; a copy of its tables alone has none"),
+        ]
+    return [
+        *drawn,
+        masks.layer_densities(counted),
+        masks.first_layer(counted),
+        weights.survivors_of_masks(run, counted[0]),
+        masks.overlaps(counted),
+        masks.connected_units(counted),
+    ]

@@ -1,0 +1,143 @@
+"""Figures of what was measured in training: accuracy and early stop against density, and curves. From tables alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+
+import matplotlib.pyplot as plt
+
+from tf_lottery.errors import LotteryError
+from tf_lottery.outcome import Statistic
+from tf_lottery.report.style import (
+    COLOURS,
+    MARKERS,
+    Picture,
+    Series,
+    banded,
+    density_axis,
+    legend_above,
+    readable_range,
+    some,
+    spread,
+    thousands,
+)
+from tf_lottery.results import Run
+
+COLUMNS = {
+    "accuracy": (
+        "early_stop_test_accuracy",
+        "Test accuracy at early stop",
+        "test accuracy at early stop (%)",
+        "Accuracy on the test set at the step of least validation loss",
+    ),
+    "early_stop": (
+        "early_stop_step",
+        "Early stop",
+        "early-stop step",
+        "The training step of least validation loss, found after training,",
+    ),
+    "final_accuracy": (
+        "final_test_accuracy",
+        "Test accuracy at the end of training",
+        "test accuracy at the end of training (%)",
+        "Accuracy on the test set after the last training step",
+    ),
+}
+
+
+def against_density(series: Series, name: str) -> Picture:
+    """One of COLUMNS against density, the tickets and all branches."""
+    column, title, label, measured = COLUMNS[name]
+    scale = 100 if column.endswith("accuracy") else 1
+    figure, axes = plt.subplots()
+    dense = series[0][1][0]
+    if dense.level == 0:
+        axes.axhline(
+            scale * getattr(dense, column).mean, color="0.5", linestyle="--", linewidth=1, label="dense network"
+        )
+    for i, (line, levels) in enumerate(series):
+        values: list[Statistic] = [getattr(level, column) for level in levels]
+        bars = [[scale * (v.mean - v.low) for v in values], [scale * (v.high - v.mean) for v in values]]
+        axes.errorbar(
+            [100 * level.density.mean for level in levels],
+            [scale * value.mean for value in values],
+            bars if any(map(any, bars)) else None,
+            color=COLOURS[i % len(COLOURS)],
+            marker=MARKERS[i % len(MARKERS)],
+            linestyle="-" if i < len(COLOURS) else ":",
+            capsize=2,
+            elinewidth=0.8,
+            label=line,
+        )
+    density_axis(axes, [100 * level.density.mean for _, levels in series for level in levels])
+    if scale == 100:
+        axes.set_ylim(*readable_range(series, column, scale))
+    else:
+        axes.set_ylim(0, 1.08 * max(getattr(level, column).high for _, levels in series for level in levels))
+        thousands(axes.yaxis)
+    axes.set_ylabel(label)
+    counts = {level.replicates for _, levels in series for level in levels}
+    many = "–".join(map(str, sorted({min(counts), max(counts)})))
+    spoken = "one replicate" if many == "1" else f"mean, min and max of {many} replicates"
+    legend_above(figure, spoken, columns=3)
+    compared = (
+        " of the tickets"
+        if len(series) == 1
+        else f" of the tickets and {len(series) - 1} branch{'es' * (len(series) > 2)}"
+    )
+    return Picture(name, title, f"{measured}{compared} against the share of weights kept: {spoken}.", figure)
+
+
+def curves(run: Run, levels: Sequence[int] | None = None) -> Picture | None:
+    """Test accuracy over training for some levels; None if the run keeps no curves.
+
+    Raises:
+      LotteryError: If a level that was asked for has none.
+    """
+    replicates: dict[int, list[int]] = {}
+    densities: dict[int, list[float]] = {}
+    for row in run.summary():
+        replicates.setdefault(int(row["level"]), []).append(int(row["replicate"]))
+        densities.setdefault(int(row["level"]), []).append(100 * row["density"])
+    found = {level: [c for r in replicates[level] if (c := run.curve(r, level))] for level in sorted(replicates)}
+    found = {level: measured for level, own in found.items() if (measured := _test_accuracy(own))}
+    if absent := sorted(set(levels or ()) - found.keys()):
+        raise LotteryError(
+            f"Expected levels that have a curve.csv, but {run.folder} has none for {', '.join(map(str, absent))}."
+        )
+    if not found:
+        return None
+    figure, axes = plt.subplots()
+    everything = []
+    chosen = sorted(set(levels)) if levels else spread(list(found), 5)
+    for level, colour, marker in zip(chosen, cycle(COLOURS), cycle(MARKERS)):
+        at = found[level]
+        values = list(at.values())
+        everything += [value.mean for value in values]
+        label = f"{Statistic.of(densities[level]).mean:.3g} %"
+        banded(axes, list(at), values, color=colour, marker=marker, markevery=some(values), label=label)
+    everything.sort()
+    bottom, top = everything[len(everything) // 10], everything[-1]
+    margin = max(top - bottom, 0.1)
+    axes.set_ylim(bottom - 0.4 * margin, top + 0.15 * margin)
+    axes.set_xlim(left=0)
+    thousands(axes.xaxis)
+    axes.set_xlabel("training step")
+    axes.set_ylabel("test accuracy (%)")
+    legend_above(figure, "weights remaining", columns=5)
+    many = max(map(len, replicates.values()))
+    caption = "Accuracy on the test set during training, by the share of weights kept" + (
+        f": mean of {many} replicates, with a band from the lowest to the highest." if many > 1 else ", one replicate."
+    )
+    return Picture("curves", "Training", caption, figure)
+
+
+def _test_accuracy(curves: Sequence[Sequence[Mapping[str, float]]]) -> dict[float, Statistic]:
+    """Percent by step, at the steps that all replicates measured: an early stop adds a step in one of them."""
+    at: dict[float, list[float]] = {}
+    for curve in curves:
+        for row in curve:
+            if row["test_accuracy"] is not None:
+                at.setdefault(row["step"], []).append(100 * row["test_accuracy"])
+    return {step: Statistic.of(at[step]) for step in sorted(at) if len(at[step]) == len(curves)}

@@ -1,0 +1,163 @@
+"""How figures look, and what a figure is: a drawing with a title and one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import TypeVar
+
+import matplotlib as mpl
+
+mpl.use("Agg")  # files only; no screen is needed
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from tf_lottery.files import whole_file
+from tf_lottery.outcome import LevelStatistics, Statistic
+
+# Okabe and Ito's colours, told apart by colour-blind readers; markers tell the lines apart in print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
+DASHES = ("-", (0, (4, 2)), (0, (1, 1)))  # lines that lie on each other are seen through the gaps
+SHADES = "Blues"  # for pictures of masks: more is darker, on a screen and in print
+STYLE = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.constrained_layout.use": True,
+    "figure.figsize": (5.6, 3.9),  # readable at the width of a phone
+    "font.size": 10,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4,
+    "savefig.dpi": 200,
+}
+
+Series = list[tuple[str, list[LevelStatistics]]]  # label and statistics: the tickets first, then the branches
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure; its caption says in one sentence what is seen and how it was measured."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A figure that could not be drawn, and why."""
+
+    title: str
+    why: str
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure and lets go of it."""
+    with whole_file(path) as unfinished:
+        figure.savefig(unfinished)
+    plt.close(figure)
+
+
+def density_axis(axes: Axes, densities: Sequence[float]) -> None:
+    """Percent of weights remaining, dense on the left, as the papers draw it; labels at the densities measured."""
+    axes.set_xscale("log")
+    axes.set_xlim(1.1 * max(densities), min(densities) / 1.15)
+    ticks: list[float] = []
+    for density in sorted(set(densities), reverse=True):
+        if not ticks or ticks[-1] / density > (max(densities) / min(densities)) ** (1 / 9):
+            ticks.append(density)
+    axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x", which="minor", length=0)
+    axes.grid(False, which="minor")
+    axes.set_xlabel("weights remaining (%)")
+
+
+def readable_range(series: Series, column: str, scale: float) -> tuple[float, float]:
+    """The axis leaves out collapsed points: it goes ten times as far below the dense network as the best ticket above."""
+    values = [scale * getattr(level, column).mean for level in series[0][1]]
+    lowest = min(scale * getattr(level, column).low for _, levels in series for level in levels)
+    highest = max(scale * getattr(level, column).high for _, levels in series for level in levels)
+    floor = values[0] - max(10 * (max(values) - values[0]), 0.02 * values[0])
+    bottom = max(lowest, floor)
+    margin = 0.05 * (highest - bottom) or 0.5
+    return bottom - margin, highest + margin
+
+
+def log_percents(axes: Axes) -> None:
+    """A logarithmic axis of percents with plain numbers, more of them where it is short."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low > 20 else (1, 1.5, 2, 3, 4, 6, 8)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def thousands(axis) -> None:
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` of the items, the first and the last among them."""
+    if len(items) <= count:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
+
+
+def some(points: Sequence) -> float | None:
+    """Which points of a line get a marker, for `markevery`: all of a few, else about ten."""
+    return 0.1 if len(points) > 10 else None
+
+
+def banded(axes: Axes, x: Sequence[float], values: Sequence[Statistic], **look) -> None:
+    """Means joined by a line, with a band from the smallest to the largest."""
+    axes.fill_between(
+        x, [v.low for v in values], [v.high for v in values], color=look["color"], alpha=0.15, linewidth=0
+    )
+    axes.plot(x, [v.mean for v in values], **look)
+
+
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Kernels by what tells them apart.
+
+    >>> short_names(["net/hidden/kernel", "net/output/kernel"])
+    {'net/hidden/kernel': 'hidden', 'net/output/kernel': 'output'}
+    """
+    parts = [path.removesuffix("/kernel").split("/") for path in paths]
+    while len(parts) > 1 and all(len(part) > 1 and part[0] == parts[0][0] for part in parts):
+        parts = [part[1:] for part in parts]
+    return {path: "/".join(part[-3:]) for path, part in zip(paths, parts)}
+
+
+def kernel_looks(paths: Sequence[str]) -> Mapping[str, Mapping[str, object]]:
+    """Colour and marker of each kernel; of many kernels a shade from the first, dark, to the last, light."""
+    names = short_names(paths)
+    if len(paths) <= len(COLOURS):
+        looks = zip(paths, COLOURS, MARKERS, cycle(DASHES))
+        return {p: {"color": c, "marker": m, "linestyle": d, "label": names[p]} for p, c, m, d in looks}
+    labelled = spread(range(len(paths)), 5)
+    shades = mpl.colormaps["cividis"]
+    return {
+        path: {
+            "color": shades(0.92 * i / (len(paths) - 1)),
+            "marker": "",
+            "linestyle": "-",
+            "linewidth": 1,
+            "label": names[path] if i in labelled else None,
+        }
+        for i, path in enumerate(paths)
+    }
+
+
+def legend_above(figure: Figure, title: str | None = None, columns: int = 4, **more) -> None:
+    figure.legend(loc="outside upper center", ncols=columns, title=title, columnspacing=1.2, handlelength=1.6, **more)

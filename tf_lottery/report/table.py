@@ -1,0 +1,88 @@
+"""The table of a report, in Markdown and in HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from tf_lottery.outcome import Statistic
+from tf_lottery.report.style import Series
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headings and rows of text; the first column is words, the others are numbers."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str
+
+    def markdown(self) -> str:
+        lines = [self.headings, ["---", *["--:"] * (len(self.headings) - 1)], *self.rows]
+        return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines) + "\n"
+
+    def html(self) -> str:
+        def row(cells: Sequence[str], tag: str) -> str:
+            first, *others = (escape(cell) for cell in cells)
+            return f"<tr><th>{first}</th>{''.join(f'<{tag}>{cell}</{tag}>' for cell in others)}</tr>"
+
+        body = "\n".join(row(cells, "td") for cells in self.rows)
+        return f"<table><thead>{row(self.headings, 'th')}</thead>\n<tbody>{body}</tbody></table>"
+
+
+def ticket_table(series: Series) -> Table:
+    """A row for each level of the tickets and of the branches: mean, smallest and largest over replicates."""
+    headings = [
+        "",
+        "level",
+        "weights remaining (%)",
+        "replicates",
+        "early-stop step",
+        "test accuracy at early stop (%)",
+        "at the end (%)",
+    ]
+    rows = [
+        [
+            name,
+            str(level.level),
+            f"{100 * level.density.mean:.3g}",
+            str(level.replicates),
+            _range(level.early_stop_step, "{:,.0f}"),
+            _range(level.early_stop_test_accuracy, "{:.2f}", 100),
+            _range(level.final_test_accuracy, "{:.2f}", 100),
+        ]
+        for name, levels in series
+        for level in levels
+    ]
+    return Table(headings, rows, "Mean, and in brackets the smallest and the largest replicate.")
+
+
+def supermask_table(rows: Sequence[Mapping[str, float]]) -> Table:
+    """A row for each learned mask."""
+    headings = ["", "weights kept (%)", "test accuracy of the mask (%)", "of sampled masks (%)"]
+    written = []
+    for row in rows:
+        sampled = "-"
+        if row["sampled_accuracy"] is not None:
+            ends = (row["sampled_accuracy"], row["sampled_accuracy_low"], row["sampled_accuracy_high"])
+            sampled = _range(Statistic(*ends), "{:.2f}", 100)
+        name, density, accuracy = f"replicate {row['replicate']:.0f}", 100 * row["density"], 100 * row["mask_accuracy"]
+        written.append([name, f"{density:.3g}", f"{accuracy:.2f}", sampled])
+    return Table(headings, written, "Of sampled masks the mean, and in brackets the least and the largest.")
+
+
+def supermask_words(rows: Sequence[Mapping[str, float]]) -> str:
+    """One sentence: what the learned masks reach."""
+    accuracy = Statistic.of([100 * row["mask_accuracy"] for row in rows])
+    density = Statistic.of([100 * row["density"] for row in rows])
+    means = f"means of {len(rows)} replicates" if len(rows) > 1 else "one replicate"
+    return (
+        f"The supermask keeps {density.mean:.3g} % of the weights, and the untrained network reaches {accuracy.mean:.2f} % test "
+        f"accuracy under it ({means})."
+    )
+
+
+def _range(value: Statistic, form: str, scale: float = 1) -> str:
+    mean, low, high = (form.format(scale * number) for number in (value.mean, value.low, value.high))
+    return f"{mean} ({low} to {high})"
