@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tf_lottery import guard, tables
+from tf_lottery import guard, results, tables
 from tf_lottery.errors import FormatError, LotteryError
 from tf_lottery.files import whole_file
 from tf_lottery.results import Run
