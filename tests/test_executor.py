@@ -14,7 +14,7 @@ import pytest
 import test_claims
 from test_command_line import SHORT, call, same, tickets
 
-from tf_lottery import executor
+from tf_lottery import executor, guard
 from tf_lottery.bin import tasks as tasks_lib
 from tf_lottery.claims import plan as plan_lib
 from tf_lottery.errors import LotteryError
@@ -25,9 +25,13 @@ from tf_lottery.settings import Settings
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished short run of two replicates, one after the other in one process."""
+    """A finished short run of two replicates, one after the other in one process with the threads of one of two."""
     folder = tmp_path_factory.mktemp("results")
-    assert call("find", f"--results_dir={folder}", "--name=short", *SHORT) == 0
+    threads = str(executor.threads_each(2))
+    env = {**os.environ, "TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads}
+    command = [sys.executable, "-m", "tf_lottery.bin.find", f"--results_dir={folder}", "--name=short", *SHORT]
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -124,46 +128,100 @@ def test_a_replicate_that_fails_stops_nobody_else(finished, tmp_path, capsys):
     assert call("find", *place, "--strategy=mirrored") == 1 and "--strategy" in capsys.readouterr().err
 
 
-def children(pid):
-    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True).stdout
-    return [int(line.split()[0]) for line in found.splitlines() if "spawn_main" in line]
+PAUSE = """
+import functools, os, pathlib, time
+from tf_lottery import criteria
 
+here, real = pathlib.Path(__file__).parent, criteria.registry["large_final"]
 
-def until(condition, process, seconds=300):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+@functools.wraps(real)
+def paused(*args, **kwargs):
+    (here / f"at_work_{os.getpid()}").touch()
+    while (here / "gate").exists():
         time.sleep(0.02)
+    return real(*args, **kwargs)
+
+criteria.registry._functions["large_final"] = paused
+"""
 
 
-def test_interrupted_and_killed_workers_go_on_to_the_same_results(finished, tmp_path):
-    run = Run(tmp_path / "short")
-    command = [sys.executable, "-m", "tf_lottery.bin.find", f"--results_dir={tmp_path}", "--name=short", "--workers=2"]
+class Command:
+    """`find` with two workers, each of which waits within its replicate, after a level, while the gate is there."""
 
-    def start():
-        heeding = functools.partial(
-            signal.signal, signal.SIGINT, signal.SIG_DFL
-        )  # what runs in the background ignores it
-        return subprocess.Popen([*command, *SHORT], stdout=-1, stderr=-1, text=True, preexec_fn=heeding)
+    def __init__(self, folder):
+        self.results, self.aside = folder / "results", folder / "aside"
+        self.aside.mkdir()
+        (self.aside / "pause.py").write_text(PAUSE)
+        self.gate, self.run = self.aside / "gate", Run(self.results / "short")
+        self.process = None
 
-    process = start()
-    until(run.finished, process)
-    own = children(process.pid)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 130 and err.strip().startswith("Interrupted") and err.count("\n") == 2, (out, err)
+    def start(self, at_work):
+        """Starts it; returns the processes that are at work, once there are so many, and wait."""
+        self.gate.touch()
+        for mark in self.aside.glob("at_work_*"):
+            mark.unlink()
+        command = [sys.executable, "-m", "tf_lottery.bin.find", f"--results_dir={self.results}", "--name=short"]
+        heeding = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+        self.process = subprocess.Popen(
+            [*command, "--workers=2", f"--plugin={self.aside / 'pause.py'}", *SHORT],
+            stdout=-1,
+            stderr=-1,
+            text=True,
+            preexec_fn=heeding,  # what runs in the background ignores it
+        )
+        self.until(lambda: len(list(self.aside.glob("at_work_*"))) == at_work)
+        return [int(mark.name.removeprefix("at_work_")) for mark in self.aside.glob("at_work_*")]
+
+    def until(self, condition, seconds=300):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def ended(self):
+        """(status, out, err)"""
+        out, err = self.process.communicate(timeout=300)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture
+def command(tmp_path):
+    command = Command(tmp_path)
+    yield command
+    command.gate.unlink(missing_ok=True)
+    if command.process and command.process.poll() is None:
+        command.process.kill()
+        command.process.communicate()
+
+
+def test_interrupted_and_killed_workers_go_on_to_the_same_results(finished, command):
+    own = command.start(at_work=2)
+    command.process.send_signal(signal.SIGINT)
+    status, out, err = command.ended()
+    assert status == 130 and err.strip().startswith("Interrupted") and err.count("\n") == 2, (out, err)
     assert len(own) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in own)
-    before = run.finished()
-    assert not list(tmp_path.rglob(".*")) and len(before) < 6
+    assert command.run.finished() == [(0, 0), (1, 0)] and not list(command.results.rglob(".*"))
 
-    process = start()
-    until(lambda: len(children(process.pid)) == 2 and len(run.finished()) > len(before), process)
-    os.kill(children(process.pid)[0], signal.SIGKILL)
-    out, err = process.communicate(timeout=300)
-    if process.returncode:  # it had still something to do
-        assert "ended by signal 9; the same command goes on with it" in err and "Traceback" not in err
-    assert subprocess.run([*command, *SHORT], capture_output=True).returncode == 0
-    assert same(tickets(finished), tickets(tmp_path)) and not list(tmp_path.rglob(".*"))
+    lost, _ = command.start(at_work=2)
+    os.kill(lost, signal.SIGKILL)
+    command.gate.unlink()
+    status, out, err = command.ended()
+    assert status == 1 and "ended by signal 9; the same command goes on with it" in err and "Traceback" not in err
+    assert len(command.run.finished()) == 4  # the other replicate was finished
+
+    command.start(at_work=1)
+    command.process.kill()
+    command.ended()
+    folders = list(command.run.folder.glob("replicate_*"))
+    deadline = time.monotonic() + 60
+    while any(map(guard.is_taken, folders)):  # until the worker has noticed, though it waits
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    command.start(at_work=1)
+    command.gate.unlink()
+    assert command.ended()[0] == 0
+    assert same(tickets(finished), tickets(command.results)) and not list(command.results.rglob(".*"))
 
 
 def test_a_sweep_makes_a_run_of_each_combination(tmp_path, capsys):

@@ -1,8 +1,8 @@
 """Many tasks at once: replicates, branches and sweeps in processes on this machine, or on a Ray cluster.
 
 A task is work that a process of its own can do, and go on with where it was interrupted: one replicate of a run. Tasks
-write into the same folder as one process alone would, and find the same, bit for bit, where results do not depend on the
-number of threads (nets that XLA compiles; see `docs/scale.md`). No TensorFlow is loaded here.
+write into the same folder as one process alone would, and find the same, bit for bit, as one with as many threads; see
+`docs/scale.md`. No TensorFlow is loaded here.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
@@ -200,8 +202,10 @@ class _Pool:
         try:
             while True:
                 while len(self.busy) < self.workers and (task := queue.next()):
+                    self.idle = [worker for worker in self.idle if worker.process.is_alive()]
                     worker = self.idle.pop() if self.idle else self._new()
-                    worker.pipe.send(task)
+                    with contextlib.suppress(OSError):  # ended this moment: its pipe says so when it is heard
+                        worker.pipe.send(task)
                     self.busy[worker.pipe] = worker, task
                 if not self.busy:
                     return
@@ -219,7 +223,7 @@ class _Pool:
         worker, task = self.busy[pipe]
         try:
             name, *rest = pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):  # at the end of a message, within one, or before it took its task
             del self.busy[pipe]
             worker.process.join()
             ended = f"its process ended with status {worker.process.exitcode}"
@@ -259,23 +263,31 @@ class _Worker:
         self.pipe, other = context.Pipe()
         arguments = (other, index, threads, folder, plugins)
         self.process = context.Process(target=_serve, args=arguments, daemon=True)
-        with _interrupts_ignored():  # by the new process too: Ctrl-C reaches it through this one
+        with _interrupts_held():
             self.process.start()
         other.close()
 
 
 @contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until this ends; a process begun in between never hears of it, for it inherits the mask of signals."""
+    resource_tracker.ensure_running()  # begun with the first process otherwise, and unblocks the signal
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))  # where another thread gets it
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         signal.signal(signal.SIGINT, before)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _serve(pipe: Connection, index: int, threads: int, folder: Path, plugins: tuple[str, ...]) -> None:
     """The life of a worker: tasks come through the pipe, events go back; it ends with the process that asked for it."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # on the way out files are cleaned up
+    threading.Thread(target=_end_with, args=[multiprocessing.parent_process()], daemon=True).start()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         begun = False
         while True:
@@ -293,6 +305,12 @@ def _serve(pipe: Connection, index: int, threads: int, folder: Path, plugins: tu
                 pipe.send(("failed", RuntimeError(f"{task.name} failed:\n{traceback.format_exc()}")))
             else:
                 pipe.send(("finished",))
+
+
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    """Ends this process at once when the one that began it was killed, so that the next command finds nobody at work."""
+    parent.join()
+    os._exit(1)
 
 
 def begin(threads: int, plugins: Sequence[str], index: int = 0) -> None:
