@@ -52,7 +52,7 @@ def load(name: str = "mnist1d", data_dir: str | os.PathLike | None = None) -> Da
     Raises:
       DataError: If the data set is unknown or cannot be had; the message says what to do.
 
-    Example:
+    Examples:
 
     >>> load("mnist1d").train[0].shape
     (3500, 40)

@@ -88,7 +88,7 @@ def find_ticket(
     Raises:
       LotteryError: If an argument is out of range or unknown, or the model has nothing to prune.
 
-    Example:
+    Examples:
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(2)])
     >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")

@@ -29,7 +29,7 @@ class Connections:
       masked: The wrapped model.
       probe: `(x, y)` or `(x, y, loss)`, for the shape of an input where the model does not tell it.
 
-    Example:
+    Examples:
 
     >>> from tf_lottery import wrap
     >>> masked = wrap(keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="a"), keras.layers.Dense(1, name="b")]))

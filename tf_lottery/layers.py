@@ -126,7 +126,7 @@ class MaskedLayer(Masked, keras.layers.Wrapper):
       prunable: What to prune; see `weights.prunable_kernels`.
       held: Whether pruned weights can be frozen at values other than zero (one more array per kernel).
 
-    Example:
+    Examples:
 
     >>> import numpy as np
     >>> layer = MaskedLayer(keras.layers.Dense(2))
@@ -231,7 +231,7 @@ def wrap(
       TypeError: If it is not a Keras 3 model or layer.
       LotteryError: If there is nothing to prune in it, or it has no weights yet and `keep_zeros` asks for them.
 
-    Example:
+    Examples:
 
     >>> from tf_lottery import get_masks
     >>> masked = wrap(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), prunable="kernel$")

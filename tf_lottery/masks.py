@@ -39,7 +39,7 @@ def keep_top(scores: np.ndarray, count: int, mask: np.ndarray | None = None) -> 
     Raises:
       LotteryError: If a score is NaN or the count is out of range.
 
-    Example:
+    Examples:
 
     >>> keep_top(np.array([3.0, 1.0, 3.0, 2.0]), 2)
     array([1, 0, 1, 0], dtype=uint8)
@@ -98,7 +98,7 @@ def prune(
     Returns:
       The new masks; each is contained in the old one.
 
-    Example:
+    Examples:
 
     >>> ones = {"a": np.ones(4, np.uint8), "b": np.ones(4, np.uint8)}
     >>> scores = {"a": np.arange(4.0), "b": np.arange(4.0) + 2}
@@ -138,7 +138,7 @@ def prune_to(
       masks, scores, scope, axes: As for `prune`.
       densities: For each path the share of *all* its weights to keep, in [0, 1].
 
-    Example:
+    Examples:
 
     >>> ones, scores = {"a": np.ones(4, np.uint8)}, {"a": np.arange(4.0)}
     >>> half = prune_to(ones, scores, {"a": 0.5})
@@ -238,7 +238,7 @@ def erdos_renyi_kernel(shapes: Mapping[str, Sequence[int]], density: float) -> d
       shapes: For each path the kernel's shape.
       density: Of all kernels together, in (0, 1].
 
-    Example:
+    Examples:
 
     >>> densities = erdos_renyi_kernel({"large": (784, 300), "small": (100, 10)}, 0.1)
     >>> {path: round(density, 3) for path, density in densities.items()}
@@ -341,7 +341,7 @@ def overlap(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> d
     Raises:
       LotteryError: If they are not masks of the same kernels.
 
-    Example:
+    Examples:
 
     >>> overlap({"kernel": np.array([1, 1, 0, 0])}, {"kernel": np.array([1, 0, 0, 0])})
     {'kernel': Overlap(size=4, one=2, other=1, both=1)}

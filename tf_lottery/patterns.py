@@ -21,7 +21,7 @@ def pool(scores: np.ndarray, block_size: Sequence[int], pooling: str = "AVG") ->
     Blocks do not overlap; those at the lower and right edge hold what is left. Shape (..., h, w) becomes
     (..., ceil(h / height), ceil(w / width)).
 
-    Example:
+    Examples:
 
     >>> pool(np.arange(6.0).reshape(2, 3), (2, 2), "MAX")
     array([[4., 5.]])
@@ -38,7 +38,7 @@ def pool(scores: np.ndarray, block_size: Sequence[int], pooling: str = "AVG") ->
 def expand(blocks: np.ndarray, block_size: Sequence[int], shape: Sequence[int]) -> np.ndarray:
     """The mask of a kernel of that shape from the mask of its blocks.
 
-    Example:
+    Examples:
 
     >>> expand(np.array([[1, 0]]), (2, 2), (2, 3))
     array([[1, 1, 0],
@@ -62,7 +62,7 @@ def m_by_n(scores: np.ndarray, m: int, n: int) -> np.ndarray:
     Returns:
       uint8 array of the shape of `scores`.
 
-    Example:
+    Examples:
 
     >>> m_by_n(np.array([[4.0], [1.0], [3.0], [2.0], [5.0]]), 2, 4).ravel()
     array([1, 0, 1, 0, 1], dtype=uint8)
@@ -94,7 +94,7 @@ def channel_scores(scores: np.ndarray, mask: np.ndarray, axes: Sequence[int]) ->
     Returns:
       Float array, one entry a channel.
 
-    Example:
+    Examples:
 
     >>> channel_scores(np.array([[3.0, 0.0], [4.0, 12.0]]), np.ones((2, 2)), (-1,)).round(3)
     array([0.385, 0.923])
@@ -123,7 +123,7 @@ def channel_mask(mask: np.ndarray, axes: Sequence[int]) -> np.ndarray:
 def expand_channels(channels: np.ndarray, axes: Sequence[int], shape: Sequence[int]) -> np.ndarray:
     """The array of a kernel of that shape from one value for each of its output channels.
 
-    Example:
+    Examples:
 
     >>> expand_channels(np.array([1, 0]), (-1,), (3, 2))
     array([[1, 0],
@@ -137,7 +137,7 @@ def expand_channels(channels: np.ndarray, axes: Sequence[int], shape: Sequence[i
 def permute_channels(values: np.ndarray, order: np.ndarray, axes: Sequence[int]) -> np.ndarray:
     """The array with its output channels in another order.
 
-    Example:
+    Examples:
 
     >>> permute_channels(np.array([[1, 2, 3]]), np.array([2, 0, 1]), (-1,))
     array([[3, 1, 2]])

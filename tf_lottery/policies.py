@@ -26,7 +26,7 @@ class PruneForLatencyOnXNNPack:
     The rules are those of TF-MOT's policy of the same name; but the last pooling has to keep its dimensions, as the delegate
     asks, and a model inside the model is refused.
 
-    Example:
+    Examples:
 
     >>> from tf_lottery import get_masks, wrap
     >>> model = keras.Sequential([

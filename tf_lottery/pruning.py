@@ -68,7 +68,7 @@ def prune(
     Raises:
       LotteryError: If an argument is out of range or does not fit the model; the model is unchanged then.
 
-    Example:
+    Examples:
 
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16), keras.layers.Dense(4)])
     >>> {path: int(mask.sum()) for path, mask in state.get_masks(prune(model, 0.25)).items()}.values()

@@ -24,7 +24,7 @@ class Registry(Mapping):
       kind: What is registered, in the singular; used in error messages.
       group: The entry-point group whose names belong to the registry too; each is loaded when it is first asked for.
 
-    Example:
+    Examples:
 
     >>> greetings = Registry("greeting")
     >>> @greetings.register

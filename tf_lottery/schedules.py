@@ -54,7 +54,7 @@ class LotterySchedule(tfmot.sparsity.keras.PruningSchedule):
     Raises:
       LotteryError: If a number is out of range.
 
-    Example:
+    Examples:
 
     >>> schedule = LotterySchedule(levels=2, steps_per_level=100, prune_fraction=0.5)
     >>> [(step, bool(schedule(step)[0]), float(schedule(step)[1])) for step in (99, 100, 200)]

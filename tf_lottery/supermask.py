@@ -73,7 +73,7 @@ def evaluate(
     Raises:
       LotteryError: If a density is out of range, or a criterion looks at trained weights and `dense` has none.
 
-    Example:
+    Examples:
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(2)])
     >>> masked, x = layers.wrap(model), np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
@@ -178,7 +178,7 @@ def train(
     Warns:
       UserWarning: If the mask keeps no weight of a kernel.
 
-    Example:
+    Examples:
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(64, "relu"), keras.layers.Dense(2)])
     >>> x, _train = np.random.default_rng(0).normal(size=(64, 4)).astype("float32"), train

@@ -34,7 +34,7 @@ from tf_lottery.ticket import Ticket
 def prune_scope():
     """A scope in which saved models with pruning wrappers and a `LotterySchedule` can be loaded.
 
-    Example:
+    Examples:
 
     >>> with prune_scope():
     ...     tf_keras.utils.get_registered_object("LotterySchedule").__name__
@@ -71,7 +71,7 @@ class RewindSurvivors(tfmot.sparsity.keras.UpdatePruningStep):
         steps at once or has an optimizer of tf_keras's legacy kind.
       TypeError: If the model is a Keras 3 model.
 
-    Example:
+    Examples:
 
     >>> model = tf_keras.Sequential([tf_keras.layers.Dense(8, "relu", input_shape=(4,)), tf_keras.layers.Dense(2)])
     >>> schedule = LotterySchedule(levels=2, steps_per_level=4, prune_fraction=0.5)

@@ -62,7 +62,7 @@ class Ticket:
       found: How the ticket was found: the search's settings, as names and numbers.
       recipes: How arrays in `initial` can be drawn again, by the digest of their values: what `save` writes in their place.
 
-    Example:
+    Examples:
 
     >>> ticket = Ticket({"dense/kernel": np.array([[1, 0]])}, {"dense/kernel": np.array([[0.5, 0.0]], "float32")})
     >>> ticket.density

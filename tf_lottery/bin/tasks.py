@@ -60,7 +60,7 @@ def combinations(
       settings: A dataclass: any of its fields that holds a single word, number or truth can be given several values.
       but: Those whose value may have commas in it.
 
-    Example:
+    Examples:
 
     >>> from tf_lottery.settings import Settings
     >>> combinations(["--criterion=movement,random", "--lr_drops=1,2"], Settings)[1]

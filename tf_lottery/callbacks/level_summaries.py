@@ -24,7 +24,7 @@ class LevelSummaries(keras.callbacks.Callback):
       log_dir: A folder for this level.
       settings: What the level was trained with: numbers and words; anything else is written as text, None is left out.
 
-    Example:
+    Examples:
 
     >>> import tempfile
     >>> import numpy as np

@@ -57,7 +57,7 @@ class LotteryTicket(keras.callbacks.Callback):
       LotteryError: When the training begins, if `fit` is too short for the schedule or the model was not wrapped as a whole;
         the model is unchanged then.
 
-    Example:
+    Examples:
 
     >>> from tf_lottery import LotterySchedule, wrap
     >>> masked = wrap(keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(2)]))

@@ -39,7 +39,7 @@ class PruneBySchedule(keras.callbacks.Callback):
       LotteryError: If an argument is out of range; when the training begins, if it does not fit the model, the model was not
         wrapped, or the schedule asks for nothing in this `fit` and nothing is pruned yet; the model is unchanged then.
 
-    Example:
+    Examples:
 
     >>> import numpy as np
     >>> from tf_lottery import LotterySchedule, get_masks, wrap

@@ -27,7 +27,7 @@ class PruningSummaries(keras.callbacks.Callback):
       images: Whether to write the pictures.
       image_size: The longest side of a picture in pixels; larger masks are averaged down.
 
-    Example:
+    Examples:
 
     >>> import tempfile
     >>> from tf_lottery import wrap

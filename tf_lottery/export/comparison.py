@@ -90,7 +90,7 @@ def tflite(
         for the model, with the converter's reason; if LiteRT refuses the file or its outputs differ. Nothing is written then.
       DataError: If the inputs do not fit the model.
 
-    Example:
+    Examples:
 
     >>> import tempfile, tf_lottery as tfl
     >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(256, "relu"), keras.layers.Dense(10)])

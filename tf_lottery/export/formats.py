@@ -32,7 +32,7 @@ def keras_file(model: keras.Model, path: str | os.PathLike, *, overwrite: bool =
     Raises:
       ExportError: If there is a file already, or Keras cannot save and load the model.
 
-    Example:
+    Examples:
 
     >>> import tempfile, tf_lottery as tfl
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
@@ -71,7 +71,7 @@ def saved_model(model: keras.Model, path: str | os.PathLike, *, overwrite: bool 
     Raises:
       ExportError: If there is something already, or Keras cannot export the model.
 
-    Example:
+    Examples:
 
     >>> import tempfile, tensorflow as tf, tf_lottery as tfl
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])

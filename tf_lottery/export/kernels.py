@@ -41,7 +41,7 @@ def sparse_kernels(model: keras.Model) -> list[LayerKernels]:
 
     Reference: XNNPACK, `src/subgraph.c`, rewriting for the NCHW layout; TensorFlow Lite's XNNPACK delegate, "Sparse inference".
 
-    Example:
+    Examples:
 
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="classes")])
     >>> [(row.layer, row.sparse, row.reason[:59]) for row in sparse_kernels(model)]

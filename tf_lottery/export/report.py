@@ -140,7 +140,7 @@ def side_by_side(
       ExportError: If the folder exists, a name is unknown, or a format cannot be written at all; nothing is written then.
       DataError: If the inputs do not fit the model.
 
-    Example:
+    Examples:
 
     >>> import tempfile, tf_lottery as tfl
     >>> from pathlib import Path
