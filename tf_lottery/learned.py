@@ -245,7 +245,7 @@ def _shifted(words, count: int):
 def top(scores, count: int):
     """1 for the `count` highest `|scores|`, ties by index, else 0; its gradient goes straight through to `|scores|`."""
     sizes = tf.abs(scores)
-    return sizes + tf.stop_gradient(tf.cast(_is_top(sizes, count), scores.dtype) - sizes)
+    return tf.cast(_is_top(sizes, count), scores.dtype) + (sizes - tf.stop_gradient(sizes))  # plus exactly 0
 
 
 def _is_top(sizes, count: int):

@@ -12,6 +12,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from tf_lottery.claims.papers import CRITERIA_BAD, CRITERIA_GOOD, TREATMENTS
@@ -95,9 +96,9 @@ def criteria(plan: Plan, folder: Path) -> Figure | None:
         return [(name, name, colour, marker) for name, colour, marker in zip(names, colours, markers)]
 
     panels = [
-        ("that find tickets (enlarged)", CRITERIA_GOOD),
-        ("that do not", ("large_final", *CRITERIA_BAD)),
-        ("that look at signs", ("large_final", *SIGN_CRITERIA)),
+        ("criteria that find tickets", CRITERIA_GOOD),
+        ("criteria that do not", ("large_final", *CRITERIA_BAD)),
+        ("criteria that look at signs", ("large_final", *SIGN_CRITERIA)),
     ]
     drawn = [(title, lines) for title, names in panels if len(lines := _lines(plan, folder, looks(names))) > 1]
     if not drawn:
@@ -105,7 +106,7 @@ def criteria(plan: Plan, folder: Path) -> Figure | None:
     figure, row = plt.subplots(1, len(drawn), figsize=(3.6 * len(drawn), 5.4), squeeze=False)
     for axes, (title, lines) in zip(row[0], drawn):
         _draw(axes, lines, dense=True, ylabel=axes is row[0][0])
-        axes.set_ylim(*_everything(lines))
+        axes.set_ylim(*_close_to_tickets(lines))
         axes.set_title(title, fontsize=10)
         order = sorted(lines, key=lambda line: -getattr(line.levels[-1], ACCURACY).mean)  # that of their right ends
         _legend(axes, [axes], 1, [line.label for line in order])
@@ -197,25 +198,31 @@ LEARNED_LOOKS = (
 
 
 def learned(plan: Plan, folder: Path) -> Figure | None:
-    """Test accuracy of the most likely mask over epochs; a marker where the mean of sampled masks ends."""
+    """Test accuracy of the most likely mask over epochs; a marker where the mean of sampled masks ends. Longer runs are dashed."""
     known = {experiment.name for experiment in plan.experiments}
     found = [look for look in LEARNED_LOOKS if look[0] in known and plan[look[0]].rows(folder)]
     if not found:
         return None
     figure, axes = plt.subplots(figsize=(10, 4.6))
     ends: dict[str, float] = {}
-    for name, _, colour, marker in found:
+    looks = {
+        name: {"color": colour, "marker": marker, "markersize": 7}
+        | ({"linestyle": (0, (4, 1.5)), "fillstyle": "none"} if name.endswith("_long") else {})
+        for name, _, colour, marker in found
+    }
+    for name, _, colour, _ in found:
         settings, rows, at = plan[name].settings, plan[name].rows(folder), {}
         per_epoch = EXAMPLES[settings.dataset] / settings.batch_size
         for curve in curves(plan[name], folder).values():
             for step, value in curve.items():
                 at.setdefault(step, []).append(100 * value)
         steps = sorted(step for step, values in at.items() if len(values) == len(rows))
-        _banded(axes, [step / per_epoch for step in steps], [Statistic.of(at[s]) for s in steps], colour, None, None)
+        drawn = _banded(axes, [s / per_epoch for s in steps], [Statistic.of(at[s]) for s in steps], colour, None, None)
+        drawn.set_linestyle(looks[name].get("linestyle", "-"))
         sampled = Statistic.of([100 * (row["sampled_accuracy"] or row["mask_accuracy"]) for row in rows])
         end = 1.06 * settings.steps / per_epoch
         axes.plot([end, end], [sampled.low, sampled.high], color=colour)
-        axes.plot([end], [sampled.mean], color=colour, marker=marker, markersize=7, linestyle="none")
+        axes.plot([end], [sampled.mean], **looks[name] | {"linestyle": "none"})
         ends[name] = sampled.mean
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -226,8 +233,8 @@ def learned(plan: Plan, folder: Path) -> Figure | None:
     axes.set_xlabel("epoch")
     axes.set_ylabel("test accuracy, untrained (%)")
     handles = [
-        axes.plot([], [], color=colour, marker=marker, markersize=7, label=f"{label}: {ends[name]:.1f} %")[0]
-        for name, label, colour, marker in sorted(found, key=lambda look: -ends[look[0]])
+        axes.plot([], [], **looks[name], label=f"{label}: {ends[name]:.1f} %")[0]
+        for name, label, _, _ in sorted(found, key=lambda look: -ends[look[0]])
     ]
     figure.legend(handles=handles, loc="outside right center", title="test accuracy at the end", alignment="left")
     return figure
@@ -310,22 +317,16 @@ def _draw(
         axes.set_ylabel("test accuracy at early stop (%)" if column == ACCURACY else "early-stop step")
 
 
-def _banded(axes: Axes, x, values: Sequence[Statistic], colour, marker, label, *, thin: bool = False) -> None:
+def _banded(axes: Axes, x, values: Sequence[Statistic], colour, marker, label, *, thin: bool = False) -> Line2D:
     if not thin:
         low, high = [value.low for value in values], [value.high for value in values]
         axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
     means = [value.mean for value in values]
-    axes.plot(x, means, color=colour, marker=marker, linewidth=0.8 if thin else 1.5, label=label)
+    return axes.plot(x, means, color=colour, marker=marker, linewidth=0.8 if thin else 1.5, label=label)[0]
 
 
 def _close_to_tickets(lines: Sequence[Line]) -> tuple[float, float]:
     return readable_range([(line.label, line.levels) for line in lines], ACCURACY, 100)
-
-
-def _everything(lines: Sequence[Line]) -> tuple[float, float]:
-    values = [getattr(level, ACCURACY) for line in lines for level in line.levels]
-    low, high = 100 * min(value.low for value in values), 100 * max(value.high for value in values)
-    return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
 def _plain_steps(axes: Axes, lines: Sequence[Line]) -> None:

@@ -18,13 +18,14 @@ CAPTIONS = {
     "tickets": "Test accuracy at early stop and the early-stop step against the weights that remain. Collapsed networks are below "
     "the frame.",
     "one_shot": "Test accuracy at early stop of tickets found round by round and of tickets pruned at once.",
-    "criteria": "Test accuracy at early stop by criterion. The panels have scales of their own.",
+    "criteria": "Test accuracy at early stop by criterion. The panels have scales of their own; collapsed networks are below the "
+    "frame.",
     "signs": "Test accuracy at early stop when survivors do not start from their own initial values: with the signs of those, and "
     "without.",
     "zeros": "Test accuracy at early stop by what pruned weights hold.",
     "by_rule": "Test accuracy of networks that were never trained, under masks that a criterion finds in the trained dense network.",
     "learned": "Test accuracy of untrained weights while their mask is learned: that of the most likely mask as a line; the marker at "
-    "its end is the mean of sampled masks, which the claims are about.",
+    "its end is the mean of sampled masks, which the claims are about. Longer runs are dashed.",
 }
 COLUMNS = (
     "claim",
@@ -121,6 +122,7 @@ def _page(results, plan: Plan, folder: Path, figures, tables) -> Iterator[str]:
             yield from _section(result, plan)
     yield from ("", "## The numbers behind", "")
     yield "[claims.csv](claims.csv)" + "".join(f" · [{name}](runs/{name})" for name in tables)
+    yield from _unfinished(plan, folder)
     yield from _made_with(plan, folder)
 
 
@@ -187,6 +189,15 @@ def _copy_tables(plan: Plan, folder: Path, output: Path) -> list[str]:
                     (r, int(step), f"{value:.6g}") for r, curve in curves.items() for step, value in curve.items()
                 )
     return names
+
+
+def _unfinished(plan: Plan, folder: Path) -> Iterator[str]:
+    """The runs of the plan that lack replicates."""
+    done = [(experiment, len(experiment.measured(folder))) for experiment in plan.experiments]
+    lacking = [f"{own.name} ({count} of {own.replicates})" for own, count in done if count < own.replicates]
+    if lacking:
+        yield ""
+        yield f"Runs that lack replicates: {', '.join(lacking)}."
 
 
 def _made_with(plan: Plan, folder: Path) -> Iterator[str]:
