@@ -114,10 +114,15 @@ class Ticket:
         return state.apply_ticket(self, model, weights)
 
     def recipe(self, name: str) -> Recipe | None:
-        """How to draw a variable's start values, where that is known."""
+        """How to draw a variable's start values, where that is known: of a masked kernel those of the kept weights.
+
+        Pruned weights that are frozen at other values than zero are not drawn, so such a kernel has none.
+        """
         value = self.initial[name]
         if isinstance(value, Recipe):
             return value
+        if name in self.masks and np.any(value[self.masks[name] == 0]):
+            return None
         recipe = self.recipes.get(digest(value)) if self.recipes else None
         return recipe if recipe and (recipe.shape, recipe.dtype) == (value.shape, value.dtype.name) else None
 
