@@ -48,6 +48,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
                 os.fsync(written.fileno())  # a rename that outlives the bytes it names would leave an empty file
             unfinished.chmod(0o666 & ~_umask())
             unfinished.replace(path)
+            _keep_names(path.parent)
         except OSError as error:
             if error.filename in (None, name):  # a full disk, for one, does not say what it was full for
                 error.filename = os.fspath(path)
@@ -70,6 +71,7 @@ def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
         if path.exists():
             path.replace(Path(beside) / "replaced")
         unfinished.replace(path)
+        _keep_names(path.parent)
 
 
 @contextlib.contextmanager
@@ -83,6 +85,16 @@ def _folders_above(path: Path) -> Iterator[None]:
         if made is not None and not any(found.is_file() for found in made.rglob("*")):
             shutil.rmtree(made, ignore_errors=True)
         raise
+
+
+def _keep_names(folder: Path) -> None:
+    """Puts the names in a folder on the disk, so that files appear there in the order in which they were written."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # file systems that do not know it
+            os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

@@ -16,22 +16,24 @@ import filelock
 
 from tf_lottery.errors import LotteryError
 
+GRACE = 1.0  # seconds: who only asks whether a folder is taken holds it for a moment
 UNFINISHED = re.compile(r"\.[^/]+-[a-z0-9_]{8}(\.\w+)?")  # what `files.whole_file` calls a file until it is whole
 
 
 @contextlib.contextmanager
-def alone(folder: Path, what: str, *, wait: bool = False) -> Iterator[None]:
+def alone(folder: Path, what: str, *, wait: bool = False, patience: float = GRACE) -> Iterator[None]:
     """A context that only one process at a time can be in, for each folder.
 
     Args:
       folder: Holds the lock file while it is held; made if it is not there, and removed again if nothing was put in it.
       what: What the process has to itself, for the message.
       wait: Wait for the other process, and do not refuse.
+      patience: Seconds to wait for it otherwise.
 
     Raises:
       LotteryError: If another process is in it, or the folder cannot be written.
 
-    Example:
+    Examples:
 
     >>> import tempfile
     >>> home = tempfile.TemporaryDirectory()
@@ -43,14 +45,20 @@ def alone(folder: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     path = folder / ".lock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path)
-        lock.acquire(blocking=wait)
-    except filelock.Timeout:
-        raise LotteryError(f"Expected {what} for this process alone, but another one is working on it.") from None
-    except OSError as error:
-        raise LotteryError(f"Expected a folder that can be written, but {folder} cannot ({error.strerror}).") from None
+    lock = filelock.FileLock(path)
+    for retries in reversed(range(10)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=-1 if wait else patience)
+            break
+        except filelock.Timeout:
+            raise LotteryError(f"Expected {what} for this process alone, but another one is working on it.") from None
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and retries:
+                continue  # who held it had made the folder, put nothing in it, and removed it
+            raise LotteryError(
+                f"Expected a folder that can be written, but {folder} cannot ({error.strerror})."
+            ) from None
     try:
         yield
     finally:
@@ -66,7 +74,7 @@ def is_taken(folder: Path) -> bool:
     if not (folder / ".lock").exists():
         return False
     try:
-        with alone(folder, ""):
+        with alone(folder, "", patience=0):
             return False
     except LotteryError:
         return True

@@ -101,7 +101,7 @@ class Run:
         if (self.spec() or {}).get("settings") == json.loads(json.dumps(settings)):
             return
         try:
-            with whole_file(self.folder / "spec.json") as unfinished:
+            with self._tables(), whole_file(self.folder / "spec.json") as unfinished:
                 unfinished.write_text(json.dumps({"settings": settings, "versions": versions}, indent=2) + "\n")
         except OSError as error:
             raise LotteryError(
@@ -201,6 +201,10 @@ class Run:
             return _set_aside(path, "it is written again")
         return None
 
+    def _tables(self) -> contextlib.AbstractContextManager:
+        """A context in which this process alone writes the files of the run that are not those of a replicate."""
+        return guard.alone(self.folder, f"the tables of {self.folder}", wait=True)
+
     def _replicate_folder(self, replicate: int) -> Path:
         return self.folder / f"replicate_{replicate}"
 
@@ -248,7 +252,7 @@ class Run:
           rows: Those of levels that were just finished. Of others only what a table lacks is read from tickets, so that the cost
             of a level does not grow with the number of those before it.
         """
-        with guard.alone(self.folder, f"the tables of {self.folder}", wait=True):
+        with self._tables():
             guard.remove_unfinished(self.folder)
             finished, new = self.finished(), {place_of(row): row for row in rows}
             known = read_rows(self.folder / "summary.csv", SUMMARY) or {}
@@ -271,7 +275,7 @@ class Run:
             return row["replicate"], row["criterion"], row["signed_constant"]
 
         new = set(map(part, rows))
-        with guard.alone(self.folder, f"the tables of {self.folder}", wait=True):
+        with self._tables():
             others = [row for row in self.rule() if part(row) not in new]
             write_csv(self.folder / "supermask_by_rule.csv", RULE, [*others, *rows])
 

@@ -11,6 +11,7 @@ import os
 import random
 import select
 import signal
+import stat
 import sys
 import time
 from pathlib import Path
@@ -48,8 +49,8 @@ def live(folder: Path, name: str, stop_in_write: int, pipe: int) -> None:
 
     def fsync(file):
         nonlocal left
-        left -= 1
-        if left == 0:
+        left -= stat.S_ISREG(os.fstat(file).st_mode)  # of a folder: the file has its name
+        if left == 0 and stat.S_ISREG(os.fstat(file).st_mode):
             os.write(pipe, b"w")
             time.sleep(600)
         sync(file)
