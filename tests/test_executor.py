@@ -224,6 +224,28 @@ def test_interrupted_and_killed_workers_go_on_to_the_same_results(finished, comm
     assert same(tickets(finished), tickets(command.results)) and not list(command.results.rglob(".*"))
 
 
+@pytest.mark.parametrize("joined", [True, False], ids=["before", "meanwhile"])
+def test_a_worker_that_ends_before_it_takes_its_task_is_told_of(joined, tmp_path, monkeypatch):
+    class Killed(executor._Worker):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.process.kill()
+            if joined:
+                self.process.join()
+
+    monkeypatch.setattr(executor, "_Worker", Killed)
+    failed = executor.run([task("a"), task("b", ["a"])], tmp_path, Recorder(), workers=2)
+    assert "a is not finished, because its process was ended by signal 9" in str(failed["a"]) and "b" in failed
+
+
+def test_an_interrupt_while_a_worker_starts_is_not_lost_and_not_the_workers():
+    mask = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    with pytest.raises(KeyboardInterrupt), executor._interrupts_held():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert subprocess.run([sys.executable, "-c", mask], capture_output=True, text=True).stdout == "True\n"
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def test_a_sweep_makes_a_run_of_each_combination(tmp_path, capsys):
     place = [f"--results_dir={tmp_path}", "--name=s", "--levels=1", "--replicates=1", "--steps=5", "--eval_every=5"]
     assert call("find", *place, "--criterion=random,movement", "--seed=1,2") == 0

@@ -239,6 +239,13 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(blobs, dense_net):
     assert caught.value.step == step and [row["step"] for row in trainer.curve] == list(range(2, step, 2))
 
 
+def test_a_measurement_that_is_no_number_is_no_early_stop(blobs, dense_net, monkeypatch):
+    trainer = tfl.Trainer(*blobs, steps=20, eval_every=5, validation=blobs)
+    losses = iter([float("nan"), 0.5, float("nan"), 0.7])
+    monkeypatch.setattr(trainer, "_evaluate", lambda *_: (next(losses), 0.5))
+    assert trainer(dense_net())["early_stop_step"] == 10
+
+
 def test_mixed_float16_is_loss_scaled_and_trains(blobs):
     keras.config.set_dtype_policy("mixed_float16")
     try:

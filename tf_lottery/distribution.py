@@ -8,8 +8,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,8 +27,8 @@ def get(name: str) -> tf.distribute.Strategy | None:
     """A strategy by its name; None for `"none"`.
 
     `"mirrored"` is over all GPUs of this machine, or without one over its logical CPU devices, and None where there is but
-    one device, which trains faster without; `"multi_worker"` over the workers that `TF_CONFIG` names; `"tpu"` over the TPU that `TPU_NAME` or the machine names (not tested on one). The last
-    two have to be made before TensorFlow computes anything.
+    one device, which trains faster without; `"multi_worker"` over the workers that `TF_CONFIG` names; `"tpu"` over the TPU
+    that `TPU_NAME` or the machine names (not tested on one). The last two have to be made before TensorFlow computes anything.
 
     Raises:
       LotteryError: If the name is unknown, or the workers or the TPU are not there.
@@ -174,21 +177,22 @@ class Replicas:
                 f"all of them again, and they go on with what was not finished ({reason[:200]})."
             ) from error
 
-    def check_same(self, number: int, what: str) -> None:
-        """Checks that all workers have the same number before they begin.
+    def check_same(self, value: Any, what: str) -> None:
+        """Checks that all workers have the same value, of the kind that JSON knows, before they begin.
 
         Raises:
           LotteryError: If they have not.
         """
         if self.cluster is None:
             return
+        number = zlib.crc32(json.dumps(value, sort_keys=True).encode()) >> 4  # its square, summed, is an int64
         own = tf.constant([number, number**2], tf.int64)
         with self.together():
             both = tf.function(lambda: self.run(lambda: self.total(own)))().numpy()
         if both[0] ** 2 != both[1] * self.count:
             raise LotteryError(
-                f"Expected all workers to see the same {what}, but {self.cluster.task_type} {self.cluster.task_id} sees {number} and "
-                "others another number: give all of them one folder of results that they share."
+                f"Expected all workers to see the same {what}, but {self.cluster.task_type} {self.cluster.task_id} sees "
+                f"{value!r:.80} and others something else: give all of them the same command, and one folder of results that they share."
             )
 
     # On a replica:

@@ -20,7 +20,7 @@ class BatchOrder:
     def __init__(self, examples: int, batch_size: int, seed: int):
         self.examples, self.batch_size, self.seed = examples, batch_size, seed
         self.steps_an_epoch = examples // batch_size  # the last incomplete batch is dropped
-        self._epoch, self._batches = -1, np.empty(0)
+        self._last = -1, np.empty(0)  # the epoch of the last call, and its batches
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """The examples of the steps from `start` to before `stop`: int (steps, batch_size)."""
@@ -29,11 +29,12 @@ class BatchOrder:
         )
 
     def _of_epoch(self, epoch: int) -> np.ndarray:
-        if epoch != self._epoch:
+        last, batches = self._last
+        if epoch != last:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.examples)
-            order = order[: self.steps_an_epoch * self.batch_size]
-            self._epoch, self._batches = epoch, order.reshape(self.steps_an_epoch, self.batch_size)
-        return self._batches
+            batches = order[: self.steps_an_epoch * self.batch_size].reshape(self.steps_an_epoch, self.batch_size)
+            self._last = epoch, batches
+        return batches
 
 
 def checked_set(name: str, pair: Examples) -> Examples:

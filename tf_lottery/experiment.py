@@ -70,7 +70,7 @@ def run_find(
     settings = _resolved(settings)
     run, spec = _seen(run, strategy), dataclasses.asdict(settings)
     run.check(spec, settings.growing)
-    missing = _missing(strategy, run, display, settings.replicates, range(settings.levels + 1), replicate)
+    missing = _missing(strategy, run, spec, display, settings.replicates, range(settings.levels + 1), replicate)
     if missing:
         dataset = data.load(settings.dataset, data_dir)
     for r, first, last in _stretches(missing):
@@ -134,7 +134,7 @@ def run_branch(
         )
     run, own_spec = _seen(trunk.branch(name), strategy), dataclasses.asdict(settings)
     run.check(own_spec)
-    missing = _missing(strategy, run, display, base.replicates, levels, replicate)
+    missing = _missing(strategy, run, own_spec, display, base.replicates, levels, replicate)
     if missing:
         dataset = data.load(base.dataset, data_dir)
     for r in sorted({r for r, _ in missing}):
@@ -184,7 +184,7 @@ def run_supermask(
     settings = _resolved(settings)
     run, spec = _seen(run, strategy), dataclasses.asdict(settings)
     run.check(spec, settings.growing)
-    missing = _missing(strategy, run, display, settings.replicates, [0], replicate)
+    missing = _missing(strategy, run, spec, display, settings.replicates, [0], replicate)
     if missing:
         dataset = data.load(settings.dataset, data_dir)
     for r, _ in missing:
@@ -343,18 +343,18 @@ def _write(
     origin: Mapping[str, Any],
 ) -> None:
     """Writes each ticket with its `origin`, so that its file alone is enough to build the model it belongs to."""
-    try:
-        with run.alone(replicate):
+    with run.alone(replicate):
+        try:
             for ticket in tickets:
                 found = {**ticket.found, **origin, "notes": trained.notes}
                 ticket = dataclasses.replace(ticket, found=found)
                 display.done(run.write_level(replicate, ticket, trained.trainer.curve))
-    except NonFiniteLossError as error:
-        run.write_curve(replicate, trained.level, trained.trainer.curve)
-        raise LotteryError(
-            f"Level {trained.level} of replicate {replicate} stopped: expected a finite training loss, but it was not at step "
-            f"{error.step}; what was finished is kept in {run.folder}."
-        ) from None
+        except NonFiniteLossError as error:
+            run.write_curve(replicate, trained.level, trained.trainer.curve)
+            raise LotteryError(
+                f"Level {trained.level} of replicate {replicate} stopped: expected a finite training loss, but it was not at step "
+                f"{error.step}; what was finished is kept in {run.folder}."
+            ) from None
 
 
 def _origin(settings: Problem, dataset: data.Dataset) -> dict[str, Any]:
@@ -397,14 +397,14 @@ def _seen(run: Run, strategy: tf.distribute.Strategy | None) -> Run:
     return run if Replicas(strategy).is_chief else Onlooker(run.folder)
 
 
-def _missing(strategy, run: Run, display: Display, *which) -> list[tuple[int, int]]:
+def _missing(strategy, run: Run, spec: Mapping[str, Any], display: Display, *which) -> list[tuple[int, int]]:
     """`run.missing`, the same for all workers; what is damaged is missing."""
     for sentence in run.set_aside_damaged(only=which[-1]):
         display.tell(sentence)
     replicas = Replicas(strategy)
-    replicas.check_same(0, "start")  # no worker looks before the chief has set aside what is damaged
+    replicas.check_same(spec, "settings")  # and no worker looks before the chief has set aside what is damaged
     missing = run.missing(*which)
-    replicas.check_same(len(missing), f"levels to train in {run.folder}")
+    replicas.check_same(missing, f"levels to train in {run.folder}")
     return missing
 
 

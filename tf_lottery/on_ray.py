@@ -136,6 +136,12 @@ def _counts(path: Path) -> bool:
     return path.is_file() and path.name in ("spec.json", "curve.csv", "level.ticket", "supermask_by_rule.csv")
 
 
+def _version(path: Path) -> tuple[int, ...]:
+    """What tells a file from one that took its place, without reading it."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
 def _stream(task: Task, files: Files, threads: int, plugins: tuple[str, ...]) -> Iterator[tuple[Event, Files]]:
     """What runs on the cluster: yields events, each with the files that are new since the last one."""
     executor.begin(threads, plugins)
@@ -145,7 +151,7 @@ def _stream(task: Task, files: Files, threads: int, plugins: tuple[str, ...]) ->
         for path, content in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(content)
-            seen[path] = content
+            seen[path] = _version(folder / path)
 
         def do() -> None:
             try:
@@ -163,9 +169,9 @@ def _stream(task: Task, files: Files, threads: int, plugins: tuple[str, ...]) ->
             new = {}
             if event[0] in ("done", "finished", "failed"):
                 for path in filter(_counts, folder.rglob("*")):
-                    content = path.read_bytes()
-                    if seen.get(at := str(path.relative_to(folder))) != content:
-                        new[at] = seen[at] = content
+                    at, version = str(path.relative_to(folder)), _version(path)
+                    if seen.get(at) != version:
+                        new[at], seen[at] = path.read_bytes(), version
             yield event, new
             if event[0] in ("finished", "failed"):
                 return

@@ -7,6 +7,7 @@ this loop does not do, `find_ticket` takes your own function around `model.fit` 
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -74,7 +75,7 @@ class Trainer:
       LotteryError: If a number is out of range.
       DataError: If the data do not fit each other, or the model.
 
-    Example:
+    Examples:
 
     >>> rng = np.random.default_rng(0)
     >>> x, y = rng.normal(size=(200, 4)).astype("float32"), rng.integers(0, 2, 200)
@@ -194,7 +195,7 @@ class Trainer:
     def _is_best(self, progress: Progress) -> bool:
         """Whether the last measurement is the early stop so far."""
         best = None if progress.best is None else self.curve[progress.best]["validation_loss"]
-        return best is None or self.curve[-1]["validation_loss"] < best
+        return best is None or math.isnan(best) or self.curve[-1]["validation_loss"] < best
 
     def _early_stop(self, loop: Loop, progress: Progress) -> dict[str, float]:
         """The measurements of the early stop; its test accuracy is measured now if it was not before."""
@@ -320,7 +321,7 @@ class WarmUpThenDrop(keras.optimizers.schedules.LearningRateSchedule):
       drops: Steps from which on the rate is multiplied by `factor` once more.
       factor: In (0, 1].
 
-    Example:
+    Examples:
 
     >>> schedule = WarmUpThenDrop(0.1, warmup=10, drops=(20, 30))
     >>> [round(float(schedule(step)), 4) for step in (0, 5, 10, 20, 30)]
