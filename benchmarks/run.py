@@ -10,10 +10,8 @@ Writes docs/results/benchmarks.json and docs/results/benchmarks.md.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -25,34 +23,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
+from side_by_side import alternate, images, machine, row, table
 
 import tf_lottery as tfl
 
 tf.get_logger().setLevel("ERROR")
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-def alternate(rounds: int, **sides: Callable[[], float]) -> dict[str, list[float]]:
-    """Runs each side once unmeasured, then all of them in turn, each round in another order; a side returns its time."""
-    for side in sides.values():
-        side()
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    order = np.random.default_rng(0)
-    for _ in range(rounds):
-        for name in order.permutation(list(sides)):
-            times[name].append(sides[name]())
-    return times
-
-
-def fastest(times: dict[str, list[float]], side: str) -> float:
-    """The fastest round of a side: what it costs when nothing else disturbs. Other rounds may take twice as long here."""
-    return min(times[side])
-
-
-def images(shape: tuple[int, ...], count: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    return rng.random((count, *shape), dtype=np.float32), rng.integers(0, 10, count).astype(np.int32)
 
 
 def masked(model, kept: float = 0.2):
@@ -351,18 +328,6 @@ def tfmot_update(values: list[np.ndarray]) -> Callable[[], float]:
     return run
 
 
-def row(name: str, times: dict[str, list[float]], above: str, below: str, target: str, unit: str) -> dict:
-    best = {side: fastest(times, side) for side in (above, below)}
-    return {
-        "name": name,
-        "ratio": round(best[above] / best[below], 3),
-        "target": target,
-        "fastest": {side: round(value, 3) for side, value in best.items()},
-        "rounds": len(times[above]),
-        "unit": unit,
-    }
-
-
 BENCHMARKS = [
     step_lenet,
     step_conv2,
@@ -374,23 +339,6 @@ BENCHMARKS = [
     gradual_mobilenet,
     mask_update,
 ]
-
-
-def machine() -> dict:
-    with contextlib.suppress(OSError):
-        models = [
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ]
-    return {
-        "processor": models[0] if models else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
-    }
 
 
 def main(names: list[str]) -> None:
@@ -409,14 +357,10 @@ def main(names: list[str]) -> None:
     results["machine"] = machine()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=2) + "\n")
-    lines = ["| what | ratio | target | fastest round |", "|---|--:|---|---|"]
-    for name, rows in results["results"].items():
-        for r in rows:
-            fastest_round = ", ".join(f"{side} {value:g}" for side, value in r["fastest"].items())
-            lines.append(f"| {r['name']} | **{r['ratio']:.2f}** | {r['target']} | {fastest_round} {r['unit']} |")
-            if name in names:
-                print(lines[-1])
+    for name in names:
+        print("\n".join(table(results["results"][name])))
     where = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
+    lines = table([row for rows in results["results"].values() for row in rows])
     (RESULTS / "benchmarks.md").write_text("\n".join([*lines, "", f"Machine: {where}.", ""]))
 
 
