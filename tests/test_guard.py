@@ -114,6 +114,19 @@ def test_tables_are_what_the_tickets_say(run, name):
         assert run.set_aside_damaged() == [] and path.read_text() == whole
 
 
+def test_a_damaged_table_of_masks_by_rule_is_named_and_set_aside(run):
+    row = {"replicate": 0, "criterion": "movement", "signed_constant": True, "density": 0.5, "test_accuracy": 0.25}
+    run.write_rule([row])
+    assert run.set_aside_damaged() == [] and run.rule() == [row]
+    path = run.folder / "supermask_by_rule.csv"
+    for bad in (path.read_text()[:-6], "replicate\n0\n", "\x00", path.read_text().replace("True", "Tsue")):
+        path.write_text(bad)
+        with pytest.raises(LotteryError, match=r"supermask_by_rule.csv, but it is damaged"):
+            run.rule()
+        assert str(path) in run.set_aside_damaged()[0] and run.rule() == []
+        path.with_name(f"{path.name}.damaged").replace(path)  # for the next one
+
+
 def test_tickets_of_another_version_are_named_and_left_alone(run, monkeypatch):
     monkeypatch.setattr("tf_lottery.ticket_file.FORMAT", "tf_lottery.ticket/99")
     before = contents(run.folder)

@@ -45,6 +45,7 @@ from tf_lottery.tables import (
 from tf_lottery.ticket import Ticket
 from tf_lottery.ticket_file import read_header, verified_header
 
+RULE_TABLE = "supermask_by_rule.csv"
 OLDER = {  # settings that older runs do not name, and what they were, by a setting of the runs they belong to
     "model": {"precision": "float32"},
     "levels": {"min_per_kernel": 1},
@@ -171,6 +172,10 @@ class Run:
                         (said if why else sound).append(why or at)
         rows = {at: self._row(*at) for at in sound}
         said += filter(None, [self._check_table(name, columns, rows) for name, (columns, _) in TABLES.items()])
+        try:
+            self.rule()
+        except LotteryError:
+            said.append(_set_aside(self.folder / RULE_TABLE, "tf-lottery supermask --by=rule measures it again"))
         if finished or said:
             self.write_summary(*(rows.values() if said else ()))
         return said
@@ -277,24 +282,34 @@ class Run:
         new = set(map(part, rows))
         with self._tables():
             others = [row for row in self.rule() if part(row) not in new]
-            write_csv(self.folder / "supermask_by_rule.csv", RULE, [*others, *rows])
+            write_csv(self.folder / RULE_TABLE, RULE, [*others, *rows])
 
     def rule(self) -> list[dict[str, Any]]:
-        """The rows of supermask_by_rule.csv; none if there is no such file."""
-        path = self.folder / "supermask_by_rule.csv"
+        """The rows of supermask_by_rule.csv; none if there is no such file.
+
+        Raises:
+          LotteryError: If it is damaged.
+        """
+        path = self.folder / RULE_TABLE
         if not path.is_file():
             return []
-        with path.open(newline="") as file:
-            return [
-                {
-                    "replicate": int(row["replicate"]),
-                    "criterion": row["criterion"],
-                    "signed_constant": row["signed_constant"] == "True",
-                    "density": float(row["density"]),
-                    "test_accuracy": float(row["test_accuracy"]),
-                }
-                for row in csv.DictReader(file)
-            ]
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                if tuple(reader.fieldnames or ()) != RULE:
+                    raise ValueError("it has other columns")
+                return [
+                    {
+                        "replicate": int(row["replicate"]),
+                        "criterion": row["criterion"],
+                        "signed_constant": {"True": True, "False": False}[row["signed_constant"]],
+                        "density": float(row["density"]),
+                        "test_accuracy": float(row["test_accuracy"]),
+                    }
+                    for row in reader
+                ]
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise LotteryError(f"Expected a table of masks by rule in {path}, but it is damaged ({error}).") from None
 
     def supermasks(self) -> list[dict[str, float]]:
         """The rows of supermask.csv; none if there is no such file."""
