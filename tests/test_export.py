@@ -49,6 +49,8 @@ for folder in map(Path, sys.argv[2:]):
     for file in folder.glob("*.tflite"):
         run = Interpreter(str(file)).get_signature_runner()
         found[f"{folder.name}/{file.stem}"] = np.concatenate([run(input_0=one[None])["output_0"] for one in x])
+root = Path(sys.argv[1]).parent
+found["compacted"] = np.asarray(keras.models.load_model(root / "compacted.keras")(np.load(root / "compacted.npy")))
 np.savez(sys.argv[1], **found)
 """
 
@@ -94,7 +96,10 @@ def inputs(model, count=24):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Three models in all formats: {name: (model, inputs, outputs, report)}, and what a fresh process found in the files."""
+    """Three models in all formats: {name: (model, inputs, outputs, report)}, and what a fresh process found in the files.
+
+    It also finds one of them compacted, that gathers what it needs of inputs a third of which are constant.
+    """
     root, found = tmp_path_factory.mktemp("exported"), {}
     for name, build in MODELS.items():
         model = build()
@@ -104,6 +109,10 @@ def exported(tmp_path_factory):
         assert [v.trainable for v in model.variables] == before  # a supermask's weights are as frozen as they were
         np.save(root / f"{name}.npy", x)
         found[name] = (model, x, np.asarray(model(x)), report)
+    x = found["dense"][1] * (np.arange(64) >= 20)
+    small, _ = tfl.compact(found["dense"][0], calibration=x)
+    np.save(root / "compacted.npy", x)
+    export.keras_file(small, root / "compacted.keras")
     out = root / "found.npz"
     argv = [sys.executable, "-c", FRESH, str(out), *(str(root / name) for name in MODELS)]
     done = subprocess.run(argv, capture_output=True, text=True, cwd=root)
@@ -124,6 +133,13 @@ def test_a_fresh_process_without_tf_lottery_gets_the_same_outputs(exported, name
         measured = next(file for file in report.files if file.name == key).difference
         assert difference == pytest.approx(measured, rel=0.05, abs=2e-6 * scale), key
     assert [file.name for file in report.files] == list(tolerances)
+
+
+def test_a_fresh_process_gets_the_same_outputs_from_a_compacted_model(exported):
+    found, fresh, root = exported
+    expected = np.asarray(found["dense"][0](np.load(root / "compacted.npy")))
+    assert "Take" in [type(layer).__name__ for layer in keras.models.load_model(root / "compacted.keras").operations]
+    assert fresh["compacted"] == pytest.approx(expected, abs=1e-5 * float(np.abs(expected).max()))
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -7,8 +7,10 @@ bounded; what the header claims about more than that is for the caller to check 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import operator
 import os
 import zlib
 from collections.abc import Mapping
@@ -104,13 +106,16 @@ def checksum(format: str, arrays: Mapping[str, np.ndarray]) -> str:
     >>> checksum("example/1", {"a": np.zeros(3, np.uint8)})[:16]
     '970466c13f13c208'
     """
-    parts = [[name, arrays[name].dtype.name, arrays[name].shape, digest(arrays[name])] for name in sorted(arrays)]
+    parts = [[name, _name(arrays[name].dtype), arrays[name].shape, digest(arrays[name])] for name in sorted(arrays)]
     return hashlib.sha256(json.dumps([format, parts], separators=(",", ":")).encode()).hexdigest()
 
 
 def digest(values: np.ndarray) -> str:
     """SHA-256 of the values' bytes, in hexadecimal."""
     return hashlib.sha256(values.tobytes()).hexdigest()
+
+
+_name = functools.cache(operator.attrgetter("name"))  # NumPy makes the name of a type anew each time
 
 
 def _file(path: str | os.PathLike) -> Path:

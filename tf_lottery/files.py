@@ -68,9 +68,14 @@ def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
         unfinished = Path(beside) / path.name
         unfinished.mkdir()
         yield unfinished
-        if path.exists():
+        if replaced := path.exists():
             path.replace(Path(beside) / "replaced")
-        unfinished.replace(path)
+        try:
+            unfinished.replace(path)
+        except BaseException:
+            if replaced:
+                (Path(beside) / "replaced").replace(path)
+            raise
         _keep_names(path.parent)
 
 
