@@ -1,4 +1,4 @@
-"""Find supermasks on MNIST-1D: networks that were never trained, only masked. About 30 seconds on two cores."""
+"""Find supermasks on MNIST-1D: networks that were never trained, only masked."""
 
 import sys
 import tempfile
@@ -21,7 +21,7 @@ def trainer(optimizer, steps):
 
 
 # By rule: train once, and let a criterion choose among the weights the network started from.
-adam = trainer(keras.optimizers.Adam(2e-2), steps=1_500)
+adam = trainer(keras.optimizers.Adam(2e-2), steps=500)
 dense = next(tfl.find_ticket(network(), adam, levels=1))
 for criterion in ("large_final", "large_final_same_sign"):
     rows = tfl.supermask.evaluate(network(), dense, adam.test_accuracy, criterion=criterion)
@@ -30,7 +30,7 @@ for criterion in ("large_final", "large_final_same_sign"):
 
 # By learning: the weights stay as they were drawn, and each has a probability to be kept.
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
-ticket = tfl.supermask.train(network(), trainer(keras.optimizers.SGD(30.0, momentum=0.9), steps=3_000))
+ticket = tfl.supermask.train(network(), trainer(keras.optimizers.SGD(30.0, momentum=0.9), steps=1_500))
 ticket.save(folder / "supermask.ticket")
 print(
     f"learned, {100 * ticket.density:.0f} % of the weights: {100 * ticket.metrics['mask_accuracy']:.1f} % right, and "

@@ -1,4 +1,4 @@
-"""A tf_keras model, pruned by TF-MOT itself, with one more callback: survivors rewind. About 30 seconds."""
+"""A tf_keras model, pruned by TF-MOT itself, with one more callback: survivors rewind."""
 
 import keras
 import numpy as np
@@ -12,12 +12,12 @@ data = tfl.data.load("mnist1d")
 tf_keras.utils.set_random_seed(0)
 model = tf_keras.Sequential([tf_keras.layers.Dense(300, "relu", input_shape=(40,)), tf_keras.layers.Dense(10)])
 
-schedule = tfl.LotterySchedule(levels=5, steps_per_level=1_200, prune_fraction=0.4)
+schedule = tfl.LotterySchedule(levels=5, steps_per_level=600, prune_fraction=0.4)
 pruned = tfmot.sparsity.keras.prune_low_magnitude(model, pruning_schedule=schedule)
 pruned.compile(tf_keras.optimizers.Adam(1e-2), tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
 search = tfl.tfmot.RewindSurvivors()  # does the work of UpdatePruningStep too
-pruned.fit(x, y, batch_size=60, epochs=120, verbose=0, callbacks=[search])
+pruned.fit(x, y, batch_size=60, epochs=60, verbose=0, callbacks=[search])
 plain = tfmot.sparsity.keras.strip_pruning(pruned)
 
 # A ticket that was found there is applicable here: on a Keras 3 model of the same layers.

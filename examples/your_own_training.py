@@ -1,4 +1,4 @@
-"""Your own training loop, criterion and treatment: plain functions, handed to `find_ticket`. About 30 seconds."""
+"""Your own training loop, criterion and treatment: plain functions, handed to `find_ticket`."""
 
 import keras
 import numpy as np
