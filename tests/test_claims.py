@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from tf_lottery import claims, criteria, experiment, treatments
+from tf_lottery import claims, criteria, experiment, loop, treatments
 from tf_lottery.bin import main
 from tf_lottery.claims import evidence, papers
 from tf_lottery.claims import figures as figures_lib
@@ -278,6 +278,12 @@ WORKED = {"protocol", "protocol/reinit", "learned", "by_rule"}
 CLAIMS = "--claim=reinit_is_worse,learned_masks_beat_rules"
 
 
+def in_a_moment(patch, plan=miniature):
+    """The small plan in the place of `quick`; without XLA, whose compiling takes longer than ten steps."""
+    patch.setitem(plan_lib.PLANS, "quick", plan)
+    patch.setattr(loop, "xla_pays", lambda model: False)
+
+
 def call(*argv):
     return main.dispatch(["claims", *argv])
 
@@ -287,7 +293,7 @@ def finished(tmp_path_factory):
     """A finished miniature, the replicates one after the other."""
     folder = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(plan_lib.PLANS, "quick", miniature)
+        in_a_moment(patch)
         for replicate in (0, 1):
             assert call(CLAIMS, f"--results_dir={folder}", f"--replicate={replicate}") == 0
     return folder
@@ -295,7 +301,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setitem(plan_lib.PLANS, "quick", miniature)
+    in_a_moment(monkeypatch)
 
 
 def files(folder):
@@ -362,7 +368,7 @@ def test_without_training_the_page_is_that_of_what_there_is(small, tmp_path, cap
 
 
 def test_without_mnist_the_rest_goes_on(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(plan_lib.PLANS, "quick", lambda: miniature(masks_on="mnist"))
+    in_a_moment(monkeypatch, lambda: miniature(masks_on="mnist"))
     load, asked = experiment.data.load, []
 
     def no_mnist(name, data_dir=None):

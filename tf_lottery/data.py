@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import sys
@@ -65,13 +66,18 @@ def load(name: str = "mnist1d", data_dir: str | os.PathLike | None = None) -> Da
 @registry.register
 def mnist1d() -> Dataset:
     """MNIST-1D (Greydanus & Kobak, arXiv 2011.14439) with its default arguments: 40 features, 10 classes."""
-    from mnist1d.data import get_dataset_args, make_dataset
-
-    with _numpy_state_kept():  # the package seeds NumPy's global generator
-        data = make_dataset(get_dataset_args())
+    data = _computed_mnist1d()
     train = data["x"].astype(np.float32), data["y"].astype(np.int32)
     test = data["x_test"].astype(np.float32), data["y_test"].astype(np.int32)
     return _with_validation(train, test, 500, classes=10)
+
+
+@functools.cache  # a second and more of computing; `mnist1d` returns copies
+def _computed_mnist1d() -> dict:
+    from mnist1d.data import get_dataset_args, make_dataset
+
+    with _numpy_state_kept():  # the package seeds NumPy's global generator
+        return make_dataset(get_dataset_args())
 
 
 def _from_tfds(name: str, data_dir: str | os.PathLike | None) -> Dataset:
