@@ -500,7 +500,8 @@ def test_compacting_first(tmp_path, capsys):
     ]
     assert main.dispatch(["export", *argv, f"--output={tmp_path / 'wide'}"]) == 0
     assert main.dispatch(["export", *argv, f"--output={tmp_path / 'small'}", "--compact"]) == 0
-    assert "multiply-adds" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "multiply-adds: " in printed and "microseconds an example: " in printed
     wide, small = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("wide", "small"))
     assert small["parameters"] <= 64 * 36 + 36 + 36 * 10 + 10 < wide["parameters"]
     assert small["files"][0]["bytes"] < wide["files"][0]["bytes"] and small["files"][0]["accuracy"] == 1

@@ -108,6 +108,7 @@ def main(argv: list[str]) -> None:
         from tf_lottery import compact
 
         model, bought = compact(model, calibration=data.typical if target.calibrated else None)
+    formats = _names(target.format, FORMATS)
     typical = data.typical[np.linspace(0, len(data.typical) - 1, REPRESENTATIVE).astype(int)]
     with console.status("Converting, running and comparing ..."), silenced():
         report = export.side_by_side(
@@ -115,12 +116,14 @@ def main(argv: list[str]) -> None:
             folder,
             data.x[: target.examples],
             None if data.y is None else data.y[: target.examples],
-            formats=_names(target.format, FORMATS),
+            formats=formats,
             variants=None if target.variant == "all" else _names(target.variant, ()),
             representative=typical,
             threads=target.threads,
             overwrite=target.overwrite,
         )
+        if bought is not None and "tflite" in formats and not target.json:
+            bought = bought.timed()
     if target.json:
         print(json.dumps(report.to_json(), indent=2))
         return
