@@ -109,7 +109,7 @@ def far_from_home(initial, final, *, rng):
 def doubled(initial, final, **_):
     return 2 * initial
 
-@tfl.models.register(tfl.models.Preset("three_clouds", steps=20, batch_size=10, learning_rate=0.1, prune_fraction=0.5, levels=1))
+@tfl.models.register(tfl.models.Preset("three_clouds", steps=200, batch_size=10, learning_rate=0.01, prune_fraction=0.5, levels=1))
 def tiny(input_shape=(2,), classes=3, seed=0):
     import keras
     start = keras.initializers.GlorotNormal(seed)
@@ -119,7 +119,8 @@ def tiny(input_shape=(2,), classes=3, seed=0):
 def three_clouds():
     rng = np.random.default_rng(0)
     y = np.arange(300, dtype=np.int32) % 3
-    x = rng.normal(size=(300, 2)).astype(np.float32) + 6 * np.eye(3, 2)[y].astype(np.float32)
+    corners = np.array([[2, 0], [-1, 2], [-1, -2]])
+    x = (corners[y] + 0.2 * rng.normal(size=(300, 2))).astype(np.float32)
     return tfl.data.Dataset((x[:200], y[:200]), (x[200:250], y[200:250]), (x[250:], y[250:]), 3)
 """
 
