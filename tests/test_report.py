@@ -14,7 +14,7 @@ import pytest
 from tf_lottery import criteria, report
 from tf_lottery import masks as masks_lib
 from tf_lottery.bin import main
-from tf_lottery.report import census, masks, style, untrained, weights
+from tf_lottery.report import census, masks, measured, style, untrained, weights
 from tf_lottery.results import Run
 from tf_lottery.ticket import Ticket
 
@@ -158,6 +158,19 @@ def test_one_replicate_has_no_overlap_and_says_so(tmp_path):
     names = {path.name for path in report.write(write_run(tmp_path / "one", replicates=1), tmp_path / "out")}
     assert "overlap.png" not in names and "weights.png" in names
     assert "it needs the tickets of two replicates" in Page(tmp_path / "out" / "index.html").text
+
+
+@pytest.mark.parametrize(("of_test", "data"), [(5, "test"), (4, "validation"), (0, "validation")])
+def test_curves_are_of_the_test_set_where_it_was_measured_often(tmp_path, of_test, data):
+    run = write_run(tmp_path / "short", levels=0, replicates=1)
+    names = ("step", "train_loss", "validation_loss", "validation_accuracy", "test_accuracy")
+    curve = [dict(zip(names, (i, 1.0, 1.0, 0.1 * i, 0.05 * i if i <= of_test else None))) for i in range(1, 8)]
+    run.write_level(0, run.ticket(0, 0), curve)
+    picture = measured.curves(run)
+    (axes,) = picture.figure.axes
+    assert axes.get_ylabel() == f"{data} accuracy (%)" and f"on the {data} set" in picture.caption
+    scale, steps = (5, of_test) if data == "test" else (10, 7)
+    assert axes.lines[0].get_ydata() == pytest.approx([scale * i for i in range(1, steps + 1)])
 
 
 def test_stored_weights_are_drawn_without_tensorflow(run, tmp_path):

@@ -312,6 +312,8 @@ def test_the_command_by_rule(tmp_path, capsys):
         (["--by=hope"], "Expected by to be one of learning, edge_popup, rule, but received 'hope'."),
         (["--by=rule"], "Expected --name, a run of tf-lottery find"),
         (["--by=rule", "--name=none"], "there is none: `tf-lottery find` makes one"),
+        (["--by=rule", "--name=r", "--density=0.3"], "of training with by=rule, which measures the run as it is"),
+        (["--by=rule", "--name=r", "--steps=3"], "received steps 3"),
         (["--by=edge_popup", "--density=0.0001"], "keeps none of the"),
         (["--by=learning", "--density=1"], "Expected a density in (0, 1) to start learning from"),
         (["--densities=many"], "expected numbers as in 0.5,0.2"),

@@ -10,6 +10,7 @@ criteria, at many densities, and its untrained weights are measured; results go 
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,6 +29,8 @@ def main(argv: list[str]) -> None:
     jobs = []
     for values, words in tasks.combinations(argv, SupermaskSettings, but=("prunable", "criterion")):
         place, workers, settings = Flags(__doc__, training.Place, tasks.Workers, SupermaskSettings).parse(words)
+        if settings.by == "rule":
+            _refuse_training(settings)
         jobs.append((values, settings := settings.resolved()))
     if any(settings.by == "rule" for _, settings in jobs):
         if len(jobs) > 1 or not workers.alone:
@@ -57,6 +60,18 @@ def _table(run: Run):
 
 
 TELLING = training.Telling(_as_json, _table)
+
+
+def _refuse_training(settings: SupermaskSettings) -> None:
+    """By rule the run decides all that has to do with training; a flag that would change nothing is refused."""
+    counted = {name: getattr(settings, name) for name in ("by", "criterion", "densities", "signed_constant", "seed")}
+    unread = SupermaskSettings(**counted)
+    for field in dataclasses.fields(settings):
+        if (value := getattr(settings, field.name)) != getattr(unread, field.name):
+            raise LotteryError(
+                f"Expected none of the flags of training with by=rule, which measures the run as it is, but received "
+                f"{field.name} {value!r}; what counts is criterion, densities, signed_constant and seed."
+            )
 
 
 def _by_rule(place: training.Place, settings: SupermaskSettings) -> None:

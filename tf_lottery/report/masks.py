@@ -155,7 +155,7 @@ def _images(levels: Sequence[Level], title: str) -> Picture:
     caption = (
         "Connections that each pixel of the input keeps in the first layer's mask, dark for many, by the share of weights kept"
         f"{' and replicate' if shown > 1 else ''}: at {100 * chosen[-1].density:.3g} % the middle quarter of the picture keeps "
-        f"{middle:.3g} connections a pixel and the rest {border:.3g}, mean of {_count(len(chosen[-1].replicates))}."
+        f"{middle:.3g} connections a pixel and the rest {border:.3g}, {_mean_of(len(chosen[-1].replicates))}."
     )
     return Picture("first_layer", title, caption, figure)
 
@@ -277,5 +277,5 @@ def _replicates(levels: Sequence[Level]) -> str:
     return f"mean, min and max of {most} replicates" if most > 1 else "one replicate"
 
 
-def _count(replicates: int) -> str:
-    return f"{replicates} replicates" if replicates > 1 else "one replicate"
+def _mean_of(replicates: int) -> str:
+    return f"mean of {replicates} replicates" if replicates > 1 else "one replicate"

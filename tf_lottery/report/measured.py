@@ -24,6 +24,7 @@ from tf_lottery.report.style import (
 )
 from tf_lottery.results import Run
 
+FEW = 5  # measurements of the test set that make no curve
 COLUMNS = {
     "accuracy": (
         "early_stop_test_accuracy",
@@ -90,7 +91,9 @@ def against_density(series: Series, name: str) -> Picture:
 
 
 def curves(run: Run, levels: Sequence[int] | None = None) -> Picture | None:
-    """Test accuracy over training for some levels; None if the run keeps no curves.
+    """Accuracy over training for some levels; None if the run keeps no curves.
+
+    On the test set, or on the validation set where the test set was measured too rarely to draw a curve.
 
     Raises:
       LotteryError: If a level that was asked for has none.
@@ -100,8 +103,11 @@ def curves(run: Run, levels: Sequence[int] | None = None) -> Picture | None:
     for row in run.summary():
         replicates.setdefault(int(row["level"]), []).append(int(row["replicate"]))
         densities.setdefault(int(row["level"]), []).append(100 * row["density"])
-    found = {level: [c for r in replicates[level] if (c := run.curve(r, level))] for level in sorted(replicates)}
-    found = {level: measured for level, own in found.items() if (measured := _test_accuracy(own))}
+    kept = {level: [c for r in replicates[level] if (c := run.curve(r, level))] for level in sorted(replicates)}
+    data = "test"
+    found = _accuracies(kept, data)
+    if max(map(len, found.values()), default=0) < FEW and (closer := _accuracies(kept, "validation")):
+        data, found = "validation", closer
     if absent := sorted(set(levels or ()) - found.keys()):
         raise LotteryError(
             f"Expected levels that have a curve.csv, but {run.folder} has none for {', '.join(map(str, absent))}."
@@ -124,20 +130,26 @@ def curves(run: Run, levels: Sequence[int] | None = None) -> Picture | None:
     axes.set_xlim(left=0)
     thousands(axes.xaxis)
     axes.set_xlabel("training step")
-    axes.set_ylabel("test accuracy (%)")
+    axes.set_ylabel(f"{data} accuracy (%)")
     legend_above(figure, "weights remaining", columns=5)
     many = max(map(len, replicates.values()))
-    caption = "Accuracy on the test set during training, by the share of weights kept" + (
+    caption = f"Accuracy on the {data} set during training, by the share of weights kept" + (
         f": mean of {many} replicates, with a band from the lowest to the highest." if many > 1 else ", one replicate."
     )
     return Picture("curves", "Training", caption, figure)
 
 
-def _test_accuracy(curves: Sequence[Sequence[Mapping[str, float]]]) -> dict[float, Statistic]:
-    """Percent by step, at the steps that all replicates measured: an early stop adds a step in one of them."""
-    at: dict[float, list[float]] = {}
-    for curve in curves:
-        for row in curve:
-            if row["test_accuracy"] is not None:
-                at.setdefault(row["step"], []).append(100 * row["test_accuracy"])
-    return {step: Statistic.of(at[step]) for step in sorted(at) if len(at[step]) == len(curves)}
+def _accuracies(
+    curves: Mapping[int, Sequence[Sequence[Mapping[str, float]]]], data: str
+) -> dict[int, dict[float, Statistic]]:
+    """By level, percent by step, at the steps that all replicates measured: an early stop adds a step in one of them."""
+    found = {}
+    for level, replicates in curves.items():
+        at: dict[float, list[float]] = {}
+        for curve in replicates:
+            for row in curve:
+                if row[f"{data}_accuracy"] is not None:
+                    at.setdefault(row["step"], []).append(100 * row[f"{data}_accuracy"])
+        if common := {step: Statistic.of(at[step]) for step in sorted(at) if len(at[step]) == len(replicates)}:
+            found[level] = common
+    return found
