@@ -161,7 +161,7 @@ class Ticket:
 
         Args:
           path: The file.
-          max_weights: How many weights the ticket may have: reading takes up to 9 bytes for each.
+          max_weights: How many weights the ticket may have: reading takes up to 20 bytes for each, in float32.
 
         Raises:
           FileNotFoundError: If there is no such file.
