@@ -1,4 +1,4 @@
-"""From a model to a checked TFLite file: train, prune, fine-tune, export. About 20 seconds."""
+"""From a model to a checked TFLite file: train, prune, fine-tune, export."""
 
 import sys
 import tempfile

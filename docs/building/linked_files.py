@@ -29,11 +29,11 @@ def _uri(name: str) -> str:
 
 def _as_page(name: str, text: str) -> str:
     suffix = Path(name).suffix
-    if suffix == ".md":
-        return re.sub(r"\]\(\.\./docs/", "](../../", text)
+    if suffix in LANGUAGES:
+        return f"# {name}\n\n{_fence(text, LANGUAGES[suffix])}"
     if suffix == ".ipynb":
-        return "\n\n".join(part for cell in json.loads(text)["cells"] for part in _cell(cell))
-    return f"# {name}\n\n{_fence(text, LANGUAGES[suffix])}"
+        text = "\n\n".join(part for cell in json.loads(text)["cells"] for part in _cell(cell))
+    return text.replace("](../docs/", "](../../")
 
 
 def _cell(cell):
