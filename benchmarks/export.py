@@ -86,17 +86,18 @@ def main(argv: list[str]) -> None:
         print(RESULTS / name)
 
 
+def trained(run: Run, replicate: int, level: int, dataset) -> keras.Model:
+    """The plain LeNet with the trained weights of a ticket."""
+    ticket = run.ticket(replicate, level)
+    known = {"model": "lenet_300_100", "input_shape": list(dataset.input_shape), "classes": dataset.classes}
+    ticket = dataclasses.replace(ticket, found={**known, **ticket.found})
+    return tfl.strip(ticket.apply(experiment.model_of(ticket), "final"))
+
+
 def tickets(run: Run, replicate: int, level: int, dataset) -> tuple[dict[str, Network], str]:
     """The dense network of a run, a trained ticket, and the ticket compacted, without and with constant inputs."""
-
-    def trained(level: int) -> keras.Model:
-        ticket = run.ticket(replicate, level)
-        known = {"model": "lenet_300_100", "input_shape": list(dataset.input_shape), "classes": dataset.classes}
-        ticket = dataclasses.replace(ticket, found={**known, **ticket.found})
-        return tfl.strip(ticket.apply(experiment.model_of(ticket), "final"))
-
-    ticket = trained(level)
-    networks = {"dense": plain(trained(0)), "pruned": plain(ticket)}
+    ticket = trained(run, replicate, level, dataset)
+    networks = {"dense": plain(trained(run, replicate, 0, dataset)), "pruned": plain(ticket)}
     networks["compacted"] = compacted(ticket)
     networks["compacted with constant inputs"] = compacted(ticket, dataset.train[0])
     density = run.ticket(replicate, level).density
