@@ -173,7 +173,7 @@ def _strip(levels: Sequence[Level], title: str) -> Picture:
     for level in levels:
         mean = np.mean(level.kept_by_input, axis=0)
         rows.append(mean / max(mean.mean(), 1e-9))
-    figure, axes = plt.subplots(figsize=(5.6, min(1.6 + 0.22 * len(rows), 5)))
+    figure, axes = plt.subplots(figsize=(5.6, min(2.6 + 0.15 * len(rows), 5)))
     shown = axes.imshow(rows, cmap=SHADES, aspect="auto", interpolation="nearest")
     axes.grid(False)
     labelled = spread(range(len(levels)), 9)

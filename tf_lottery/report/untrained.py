@@ -32,13 +32,21 @@ def learning(run: Run, rows: Sequence[Mapping[str, float]]) -> Picture | None:
         plt.close(figure)
         return None
     sampled = [row for row in rows if row["sampled_accuracy"] is not None]
-    for row, colour, marker in zip(sampled, cycle(COLOURS), cycle(MARKERS)):
+    for i, (row, colour, marker) in enumerate(zip(sampled, cycle(COLOURS), cycle(MARKERS))):
         mean, low, high = (100 * row[f"sampled_accuracy{end}"] for end in ("", "_low", "_high"))
         bar = [[mean - low], [high - mean]]
         axes.errorbar(
-            [1.05 * last], [mean], bar, color=colour, marker=marker, mfc="white", markersize=6, capsize=3, clip_on=False
+            [(1.03 + 0.03 * i) * last],
+            [mean],
+            bar,
+            color=colour,
+            marker=marker,
+            mfc="white",
+            markersize=6,
+            capsize=3,
+            clip_on=False,
         )
-    axes.set_xlim(0, 1.08 * last)
+    axes.set_xlim(0, (1.05 + 0.03 * len(sampled)) * last)
     thousands(axes.xaxis)
     axes.set_xlabel("training step of the mask")
     axes.set_ylabel("test accuracy, weights untrained (%)")
