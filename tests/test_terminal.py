@@ -1,5 +1,6 @@
 """What the command line shows: progress, plain lines, JSON, plans of dry runs, and summaries for TensorBoard."""
 
+import dataclasses
 import io
 import json
 import re
@@ -8,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from tf_lottery.bin import main
-from tf_lottery.bin.display import LevelDisplay
+from tf_lottery.bin.display import LevelDisplay, print_table, table
+from tf_lottery.outcome import Statistic, by_level
 from tf_lottery.results import Run
 
 SHORT = ["--name=short", "--levels=1", "--replicates=1", "--steps=40", "--eval_every=10", "--test_every=20"]
@@ -61,6 +63,19 @@ def test_a_finished_run_has_nothing_to_do(finished, capsys):
     folder, _, _, _ = finished
     assert main.dispatch(["find", f"--results_dir={folder}", *SHORT, "--dry_run"]) == 0
     assert "2 of 2 levels finished\nTo do: 0 trainings" in capsys.readouterr().out
+
+
+def test_the_closing_table_is_framed_on_a_terminal_and_plain_in_a_pipe(finished, capsys, monkeypatch):
+    folder, *_ = finished
+    levels = by_level(Run(folder / "short").summary()) * 2
+    levels[0] = dataclasses.replace(levels[0], early_stop_step=Statistic(1_000, 2_000_000, 3_000_000))
+    print_table(table("short", levels))
+    title, _, *rows = capsys.readouterr().out.splitlines()
+    assert title.strip() == "short" and len(rows) == 4
+    assert rows[0].split()[:6] == ["0", "100.00", "1,000", "(2,000,000", "to", "3,000,000)"]
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    print_table(table("short", levels))
+    assert "┃" in capsys.readouterr().out
 
 
 def test_json_is_the_summary_and_progress_goes_to_stderr(finished):

@@ -146,6 +146,14 @@ def print_json(value: Mapping[str, Any]) -> None:
     print(json.dumps(value, indent=2))
 
 
+def print_table(shown: Table) -> None:
+    """The closing table: framed and fitted to a terminal; in a pipe plain lines, one for each row."""
+    console = Console(file=sys.stdout)
+    if not console.is_terminal:
+        shown.box, console.width = None, 200
+    console.print(shown)
+
+
 def table(title: str, levels: Sequence[LevelStatistics]) -> Table:
     """Density, early stop and test accuracy by level: mean, smallest and largest over replicates."""
     shown = Table(title=title, title_justify="left")

@@ -89,9 +89,8 @@ def _by_rule(place: training.Place, settings: SupermaskSettings) -> None:
 
     with native_stderr_off():
         from tf_lottery import experiment
-    from rich.console import Console
 
-    from tf_lottery.bin.display import print_json, rule_table
+    from tf_lottery.bin.display import print_json, print_table, rule_table
 
     rows: list[Mapping[str, Any]] = []
     quiet = place.quiet or place.json
@@ -104,7 +103,7 @@ def _by_rule(place: training.Place, settings: SupermaskSettings) -> None:
     if place.json:
         print_json({"run": str(run.folder), "best": best_by_rule(rows)})
         return
-    Console(file=sys.stdout).print(rule_table(f"{run.folder}", rows))
+    print_table(rule_table(f"{run.folder}", rows))
 
 
 def _best(rows: Sequence[Mapping[str, Any]], replicate: int, criterion: str) -> str:

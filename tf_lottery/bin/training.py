@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +55,9 @@ class Telling:
     finished: str = "This run was finished already; nothing was trained. Its results are in {folder}."
 
     def print(self, run: Run, worked: bool) -> None:
-        from rich.console import Console
+        from tf_lottery.bin.display import print_table
 
-        Console(file=sys.stdout).print(self.table(run))
+        print_table(self.table(run))
         for line in self.lines(run):
             print(line)
         if not worked:
