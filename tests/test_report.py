@@ -160,6 +160,15 @@ def test_one_replicate_has_no_overlap_and_says_so(tmp_path):
     assert "it needs the tickets of two replicates" in Page(tmp_path / "out" / "index.html").text
 
 
+def test_of_many_replicates_the_masks_of_some_are_counted_and_it_says_so(tmp_path):
+    run = write_run(tmp_path / "many", levels=1, replicates=census.MOST + 3)
+    levels = census.take(run)
+    assert [level.replicates for level in levels] == [list(range(census.MOST))] * 2
+    assert all(level.there == census.MOST + 3 and len(level.densities) == census.MOST for level in levels)
+    assert masks.layer_densities(levels).caption.endswith("mean, min and max of the first 8 of 11 replicates.")
+    assert len(report.series_of(run)[0][1]) == 2 and report.series_of(run)[0][1][0].replicates == census.MOST + 3
+
+
 @pytest.mark.parametrize(("of_test", "data"), [(5, "test"), (4, "validation"), (0, "validation")])
 def test_curves_are_of_the_test_set_where_it_was_measured_often(tmp_path, of_test, data):
     run = write_run(tmp_path / "short", levels=0, replicates=1)
@@ -267,10 +276,15 @@ def test_connected_units_by_hand():
 def test_random_masks_overlap_by_chance_and_equal_ones_by_one_over_density():
     rng = np.random.default_rng(0)
     masks = [(rng.random((200, 200)) < 0.2).astype(np.uint8) for _ in range(6)]
-    found = [census.overlap(a, b) for a, b in itertools.combinations(masks, 2)]
-    assert np.mean(found) == pytest.approx(1, abs=0.02)
-    assert census.overlap(masks[0], masks[0]) == pytest.approx(1 / masks[0].mean())
-    assert np.isnan(census.overlap(masks[0], np.zeros_like(masks[0])))
+
+    def against_chance(one, other):
+        return masks_lib.overlap({"kernel": one}, {"kernel": other})["kernel"].against_chance
+
+    assert np.mean(list(itertools.starmap(against_chance, itertools.combinations(masks, 2)))) == pytest.approx(
+        1, abs=0.02
+    )
+    assert against_chance(masks[0], masks[0]) == pytest.approx(1 / masks[0].mean())
+    assert np.isnan(against_chance(masks[0], np.zeros_like(masks[0])))
 
 
 RANKED_OR_BY_CHANCE = {"random", "large_init_large_final", "small_init_small_final"}

@@ -13,6 +13,8 @@ import numpy as np
 from tf_lottery.masks import Arrays, overlap
 from tf_lottery.results import Run
 
+MOST = 8  # replicates of a level whose masks are counted: enough for a band, and a report of hundreds does not read them all
+
 
 class Connected(NamedTuple):
     """The shares of a kernel's units, in [0, 1], that still have a connection in it."""
@@ -27,7 +29,8 @@ class Level:
 
     Attributes:
       level: Its number.
-      replicates: Which replicates were counted.
+      replicates: Which replicates were counted, at most MOST.
+      there: How many replicates have the level.
       densities: The density of each replicate's ticket.
       kernels: For each kernel the density in each replicate.
       connected: For each kernel the units that are connected, in each replicate.
@@ -38,6 +41,7 @@ class Level:
 
     level: int
     replicates: list[int]
+    there: int
     densities: list[float]
     kernels: dict[str, list[float]]
     connected: dict[str, list[Connected]]
@@ -50,14 +54,15 @@ class Level:
 
 
 def take(run: Run) -> list[Level]:
-    """Counts the masks of all tickets of a run, level by level."""
+    """Counts the masks of a run's tickets level by level, of the first MOST replicates that have a level."""
     replicates: dict[int, list[int]] = {}
     for replicate, level in run.finished():
         replicates.setdefault(level, []).append(replicate)
     return [_level(run, level, replicates[level]) for level in sorted(replicates)]
 
 
-def _level(run: Run, level: int, replicates: Sequence[int]) -> Level:
+def _level(run: Run, level: int, there: Sequence[int]) -> Level:
+    replicates = there[:MOST]
     tickets = [run.ticket(replicate, level) for replicate in replicates]
     paths = [path for path in tickets[0].masks if all(path in ticket.masks for ticket in tickets)]
     common = [{path: ticket.masks[path] for path in paths} for ticket in tickets]
@@ -66,6 +71,7 @@ def _level(run: Run, level: int, replicates: Sequence[int]) -> Level:
     return Level(
         level,
         list(replicates),
+        len(there),
         [ticket.density for ticket in tickets],
         {path: [float(ticket.masks[path].mean()) for ticket in tickets] for path in paths},
         {path: [connected(ticket.masks[path]) for ticket in tickets] for path in paths},

@@ -273,8 +273,9 @@ def _bare(axes: Axes) -> None:
 
 
 def _replicates(levels: Sequence[Level]) -> str:
-    most = max(len(level.replicates) for level in levels)
-    return f"mean, min and max of {most} replicates" if most > 1 else "one replicate"
+    most, there = max(len(level.replicates) for level in levels), max(level.there for level in levels)
+    some = f"the first {most} of {there}" if there > most else f"{most}"
+    return f"mean, min and max of {some} replicates" if most > 1 else "one replicate"
 
 
 def _mean_of(replicates: int) -> str:
