@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import re
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +22,7 @@ from tf_lottery.executor import Event, Task, TaskError
 from tf_lottery.files import whole_file
 from tf_lottery.results import Run
 
+PATIENCE = 10.0  # seconds for a cluster to answer
 Files = Mapping[str, bytes]  # by their path in the folder of all runs
 
 
@@ -74,9 +77,11 @@ def _ray(address: str | None):
             "Expected Ray for --executor=ray, but it is not installed: python -m pip install 'tf_lottery[ray]'."
         ) from None
     try:
+        if place := re.fullmatch(r"(?:ray://)?\[?(.+?)\]?:(\d+)", address or ""):
+            socket.create_connection((place[1], int(place[2])), PATIENCE).close()  # Ray itself waits for minutes
         options = {} if address else {"include_dashboard": False}
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise LotteryError(
             f"Expected a Ray cluster at {address!r}, but there is none ({' '.join(str(error).split())[:200]})."
         ) from None
