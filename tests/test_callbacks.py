@@ -566,7 +566,7 @@ def test_real_models_are_pruned_stripped_saved_and_reloaded(name, tmp_path, rng)
     model(x[:1])
     masked = tfl.wrap(model)
     # Adam's slots are made while the step is traced, which takes Keras a minute for the larger two.
-    optimizer = keras.optimizers.Adam(1e-5) if name in ("MobileNetV2", "Transformer") else keras.optimizers.SGD(1e-5)
+    optimizer = keras.optimizers.Adam(1e-5) if name in ("MobileNetV2", "Transformer") else keras.optimizers.SGD(1e-8)
     masked.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=name[0] == "T"))
     schedule = tfmot.sparsity.keras.PolynomialDecay(0.5, 0.8, 1, 3, frequency=1)
     masked.fit(x, rng.integers(0, 4, 8), batch_size=2, verbose=0, callbacks=[PruneBySchedule(schedule)])

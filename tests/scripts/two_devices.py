@@ -30,7 +30,7 @@ X = (2 * rng.normal(size=(3, 6))[Y] + rng.normal(size=(301, 6))).astype("float32
 assert MIRRORED.num_replicas_in_sync == 2
 
 
-def net(strategy, *between, activity=0.0):
+def net(strategy, *between, activity=0.0, output=None):
     with strategy.scope() if strategy else contextlib.nullcontext():
         glorot = [keras.initializers.GlorotNormal(seed=i) for i in range(2)]
         regularizers = {"kernel_regularizer": keras.regularizers.L2(0.01)}
@@ -38,8 +38,8 @@ def net(strategy, *between, activity=0.0):
             regularizers["activity_regularizer"] = keras.regularizers.L2(activity)
         hidden = L.Dense(16, "relu", kernel_initializer=glorot[0], name="hidden", **regularizers)
         between = [layer() for layer in between]
-        output = L.Dense(3, kernel_initializer=glorot[1], name="output")
-        return keras.Sequential([keras.Input((6,)), hidden, *between, output], name="net")
+        last = L.Dense(3, output, kernel_initializer=glorot[1], name="output")
+        return keras.Sequential([keras.Input((6,)), hidden, *between, last], name="net")
 
 
 def trainer(strategy, **options):
@@ -67,11 +67,11 @@ def difference(a, b):
     return max(float(np.abs(one - other).max()) for one, other in zip(a.values(), b.values(), strict=True))
 
 
-def trained(layers=(), activity=0.0, **options):
+def trained(layers=(), activity=0.0, output=None, **options):
     """How far the two end from one another: weights, and the measurements."""
     values, curves = [], []
     for strategy in (None, MIRRORED):
-        masked, train = half_masked(net(strategy, *layers, activity=activity)), trainer(strategy, **options)
+        masked, train = half_masked(net(strategy, *layers, activity=activity, output=output)), trainer(strategy, **options)
         train(masked)
         values.append(state.get_values(masked))
         curves.append(train.curve)
@@ -169,7 +169,7 @@ CASES = {
     "plain": lambda: trained(activity=0.01),
     "uneven": lambda: trained(activity=0.01, batch_size=21),
     "clipped": lambda: trained(optimizer=keras.optimizers.SGD(0.1, global_clipnorm=0.1), augment=shifted),
-    "by_name": lambda: trained(loss="sparse_categorical_crossentropy", device_bytes=3_000),
+    "by_name": lambda: trained(output="softmax", loss="sparse_categorical_crossentropy", device_bytes=3_000),
     "synchronized": lambda: trained([lambda: L.BatchNormalization(synchronized=True)]),
     "normalized": lambda: trained([L.BatchNormalization, lambda: L.Dropout(0.3, seed=1)]),
     "search": searched,
