@@ -46,6 +46,7 @@ MASKS = {
     "learned_dwr": 97.8,
     "learned_dwr_constant": 98.0,
     "learned_dwr_constant_long": 98.1,
+    "learned_long": 95.3,
     "edge_popup": 98.1,
     "edge_popup_unscaled": 96.0,
     "conv2_learned_dwr": 65.5,

@@ -193,6 +193,7 @@ LEARNED_LOOKS = (
     ("edge_popup", "edge-popup: rescaled", PINK, "^"),
     ("edge_popup_unscaled", "edge-popup: plain", BLACK, "X"),
     ("learned_constant", "learned: signed constants", ORANGE, "v"),
+    ("learned_long", "learned: plain, longer", RED, "s"),
     ("learned", "learned: plain", RED, "s"),
 )
 

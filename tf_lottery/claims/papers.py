@@ -10,6 +10,7 @@ replicates, and in most of the replicates.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from itertools import product
 
@@ -432,12 +433,14 @@ def signed_constants_lift_learned_masks(evidence: Evidence) -> Measured:
     unit="%",
     seeds=(95.3, 95.3),
     scales=["full"],
-    note="The paper trains for 2,000 epochs, these runs for 100, and their accuracy still rises at the end (figure): thought to be "
-    "the cause. With signed constants the same training comes closer to the published 96.4 %.",
+    note="The paper trains for 2,000 epochs, these runs for 100, and accuracy still rises with five times as many (figure): thought to "
+    "be the cause. With signed constants the same training comes closer to the published 96.4 %.",
 )
 def learned_masks_reach_95(evidence: Evidence) -> Measured:
     """Learned masks of an untrained LeNet reach about 95 % on MNIST."""
-    return _meets(evidence, evidence.learned("learned"), or_more=True)
+    measured = _meets(evidence, evidence.learned("learned"), or_more=True)
+    longer = evidence.learned_mean("learned_long")
+    return dataclasses.replace(measured, detail=f"After 500 epochs, in one run, {longer:.2f} %." if longer else "")
 
 
 @claim(
