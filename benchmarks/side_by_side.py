@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 
-def alternate(rounds: int, **sides: Callable[[], float]) -> dict[str, list[float]]:
-    """Runs each side once unmeasured, then all of them in turn, each round in another order; a side returns its time."""
-    for side in sides.values():
+def alternate(rounds: int, warm: bool = True, **sides: Callable[[], float]) -> dict[str, list[float]]:
+    """Runs all sides in turn, each round in another order, after one unmeasured round if `warm`; a side returns its time."""
+    for side in sides.values() if warm else ():
         side()
     times: dict[str, list[float]] = {name: [] for name in sides}
     order = np.random.default_rng(0)

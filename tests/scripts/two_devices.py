@@ -71,7 +71,10 @@ def trained(layers=(), activity=0.0, output=None, **options):
     """How far the two end from one another: weights, and the measurements."""
     values, curves = [], []
     for strategy in (None, MIRRORED):
-        masked, train = half_masked(net(strategy, *layers, activity=activity, output=output)), trainer(strategy, **options)
+        masked, train = (
+            half_masked(net(strategy, *layers, activity=activity, output=output)),
+            trainer(strategy, **options),
+        )
         train(masked)
         values.append(state.get_values(masked))
         curves.append(train.curve)
