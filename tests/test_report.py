@@ -14,6 +14,7 @@ import pytest
 from tf_lottery import criteria, report
 from tf_lottery import masks as masks_lib
 from tf_lottery.bin import main
+from tf_lottery.outcome import Statistic
 from tf_lottery.report import census, masks, measured, style, untrained, weights
 from tf_lottery.results import Run
 from tf_lottery.ticket import Ticket
@@ -158,6 +159,15 @@ def test_one_replicate_has_no_overlap_and_says_so(tmp_path):
     names = {path.name for path in report.write(write_run(tmp_path / "one", replicates=1), tmp_path / "out")}
     assert "overlap.png" not in names and "weights.png" in names
     assert "it needs the tickets of two replicates" in Page(tmp_path / "out" / "index.html").text
+
+
+def test_replicates_that_agree_have_a_mean_that_is_theirs():
+    """The sum of three equal numbers over three can be another number, and a bar of negative length is no figure."""
+    for value in (0.901, 0.905, 0.98):
+        for count in (3, 40):
+            statistic = Statistic.of([value] * count)
+            assert (statistic.mean, statistic.low, statistic.high) == (value, value, value)
+    assert Statistic.of([1.0, 2.0, 6.0]) == Statistic(3.0, 1.0, 6.0)
 
 
 def test_of_many_replicates_the_masks_of_some_are_counted_and_it_says_so(tmp_path):

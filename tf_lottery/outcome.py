@@ -18,7 +18,10 @@ class Statistic:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Statistic:
-        return cls(statistics.fmean(values), min(values), max(values))
+        low, high = min(values), max(values)
+        return cls(
+            min(max(statistics.fmean(values), low), high), low, high
+        )  # rounding may take a mean of equals past them
 
 
 @dataclass(frozen=True)
