@@ -113,6 +113,7 @@ def score(criterion: Callable, initial, final, *, rng, gradient=None) -> np.ndar
 
 
 def name_of(criterion: Callable) -> str:
+    """What messages and tickets call a criterion."""
     return getattr(criterion, "__name__", repr(criterion))
 
 
