@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -226,11 +227,13 @@ def thousand() -> list[dict]:
         assert len(run.finished()) == 1_000
 
         def words(*command: str) -> float:
-            began = time.perf_counter()
+            """The processor time of a command."""
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run(
                 [sys.executable, "-m", "tf_lottery.bin.main", *command], check=True, stdout=subprocess.DEVNULL
             )
-            return time.perf_counter() - began
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
         place = [f"--results_dir={folder}", "--name=thousand"]
         times = alternate(
@@ -240,7 +243,14 @@ def thousand() -> list[dict]:
             nothing=lambda: words("report", "--help"),
         )
     return [
-        row("tf-lottery report on 1,000 trained LeNets / --help", times, "report", "nothing", "report < 10 s", "s"),
+        row(
+            "tf-lottery report on 1,000 trained LeNets / --help",
+            times,
+            "report",
+            "nothing",
+            "report < 10 s",
+            "s of processor time",
+        ),
     ]
 
 

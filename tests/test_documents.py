@@ -82,6 +82,11 @@ def test_the_exports_of_the_phone_page_are_the_measured_ones():
     assert f"dense network has {100 * dense['accuracy']:.2f} %" in page
 
 
+def test_the_costs_of_the_scale_page_are_the_measured_ones():
+    table = (ROOT / "docs" / "results" / "scale" / "scale.md").read_text().rstrip()
+    assert table.count("\n| ") >= 8 and table in (ROOT / "docs" / "scale.md").read_text()
+
+
 def test_shell_commands_of_the_readme_exist():
     from tf_lottery.bin import main
 
