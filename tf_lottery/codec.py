@@ -31,6 +31,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def encode(mask: np.ndarray) -> bytes:
     """
     mask = np.asarray(mask, bool)
     kept = int(np.count_nonzero(mask))
-    head = HEAD.pack(kept, zlib.crc32(np.packbits(mask)))
+    head = HEAD.pack(kept, zlib.crc32(np.packbits(mask).data))
     if kept in (0, mask.size):
         return head
     plain = [_PLAIN] * mask.ndim
@@ -84,7 +85,7 @@ def decode(data: bytes, shape: Sequence[int]) -> np.ndarray:
                 axes.append(axis)
             words = np.frombuffer(data, "<u4", offset=at).astype(np.uint32, copy=False)
             mask = _decoded(constriction.stream.queue.RangeDecoder(words), shape, kept, axes)
-        if zlib.crc32(np.packbits(mask)) != check:
+        if zlib.crc32(np.packbits(mask).data) != check:
             raise ValueError("its CRC-32 differs")
     except (struct.error, ValueError, IndexError, AssertionError) as error:
         raise TicketError(
@@ -117,7 +118,7 @@ class _Axis:
     steps: int
     least: int = 0
     frequencies: bytes = b""
-    symbols: np.ndarray | None = None
+    symbols: np.ndarray | Any = None
 
     @classmethod
     def of(cls, steps: int, levels: np.ndarray, dead: np.ndarray) -> _Axis:
@@ -171,7 +172,7 @@ def _fitted(mask: np.ndarray, kept: int) -> list[_Axis]:
     """For each axis the factors that save the most."""
     others = [tuple(b for b in range(mask.ndim) if b != a) for a in range(mask.ndim)]
     counts = [np.count_nonzero(mask, axis=rest) for rest in others]
-    left = [np.count_nonzero(count) for count in counts]
+    left = [int(np.count_nonzero(count)) for count in counts]
     axes = []
     for a, count in enumerate(counts):
         size = math.prod(left[b] for b in others[a])  # weights of a slice
@@ -251,7 +252,7 @@ def _models(kept: int, quarters: Sequence[np.ndarray]):
         model = constriction.stream.model.Bernoulli(float(table[0]), perfect=False)
         yield from ((part, model, ()) for part in blocks)
         return
-    places = -least
+    places: Any = -least
     for each in quarters:
         places = np.add.outer(places, each).astype(np.int16)
     places, model = places.reshape(-1), constriction.stream.model.Bernoulli(perfect=False)

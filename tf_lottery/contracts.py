@@ -15,6 +15,7 @@ Each check takes a registered name or the function itself, tries it on small ran
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -92,7 +93,7 @@ def check_model(build: str | Callable) -> None:
 
     build = models.get(build)
     what = f"the model {build.__name__}"
-    preset = getattr(build, "preset", None)
+    preset: Any = getattr(build, "preset", None)
     _check(isinstance(preset, models.Preset), what, "to have defaults, models.register(Preset(...))", "none")
     model = build(seed=0)
     weights.check_keras_3(model)

@@ -77,7 +77,7 @@ def register(function: Callable | None = None, name: str | None = None, **needed
         raise LotteryError(f"Expected iterations of at least 1, a whole number, but received {wanted.iterations!r}.")
     registry.register(function, name)
     if needed:
-        function.needs = wanted
+        function.needs = wanted  # type: ignore[attr-defined]  # functions carry attributes
     return function
 
 

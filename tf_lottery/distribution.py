@@ -97,7 +97,7 @@ class Replicas:
             )
         if not isinstance(strategy, tf.distribute.Strategy | None):
             raise LotteryError(f"Expected a tf.distribute.Strategy or None, but received {strategy!r}.")
-        self.strategy = strategy
+        self.strategy: tf.distribute.Strategy | Any = strategy
         self.count = strategy.num_replicas_in_sync if strategy else 1
 
     @property

@@ -20,7 +20,7 @@ class BatchOrder:
     def __init__(self, examples: int, batch_size: int, seed: int):
         self.examples, self.batch_size, self.seed = examples, batch_size, seed
         self.steps_an_epoch = examples // batch_size  # the last incomplete batch is dropped
-        self._last = -1, np.empty(0)  # the epoch of the last call, and its batches
+        self._last: tuple[int, np.ndarray] = -1, np.empty(0)  # the epoch of the last call, and its batches
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """The examples of the steps from `start` to before `stop`: int (steps, batch_size)."""
@@ -51,7 +51,8 @@ def checked_set(name: str, pair: Examples) -> Examples:
         )
     if len(x) != len(y) or not len(x):
         raise DataError(f"Expected as many {name} inputs as targets, at least one, but received {len(x)} and {len(y)}.")
-    return tuple(a.astype(np.float32) if a.dtype == np.float64 else a for a in (x, y))
+    x, y = (a.astype(np.float32) if a.dtype == np.float64 else a for a in (x, y))
+    return x, y
 
 
 def check_metric(metric: Callable | None, y: np.ndarray) -> None:

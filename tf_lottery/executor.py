@@ -8,6 +8,7 @@ write into the same folder as one process alone would, and find the same, bit fo
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
@@ -173,11 +174,15 @@ class Queue:
 def _here(queue: Queue, folder: Path, display: Display) -> None:
     while task := queue.next():
         try:
-            do(task, folder, lambda event, task=task: getattr(display, event[0])(task, *event[1:]))
+            do(task, folder, functools.partial(_tell, display, task))
         except (LotteryError, OSError) as error:
             queue.fail(task, error)
         else:
             queue.finish(task)
+
+
+def _tell(display: Display, task: Task, event: Event) -> None:
+    getattr(display, event[0])(task, *event[1:])
 
 
 def do(task: Task, folder: Path, send: Callable[[Event], None]) -> None:
@@ -219,16 +224,19 @@ class _Pool:
         index = next(i for i in range(self.workers) if i not in used)
         return _Worker(index, self.threads, self.folder, self.plugins)
 
-    def _hear(self, pipe: Connection, queue: Queue, display: Display) -> None:
+    def _hear(self, pipe: Any, queue: Queue, display: Display) -> None:
         worker, task = self.busy[pipe]
         try:
             name, *rest = pipe.recv()
         except (EOFError, OSError):  # at the end of a message, within one, or before it took its task
             del self.busy[pipe]
             worker.process.join()
-            ended = f"its process ended with status {worker.process.exitcode}"
-            if worker.process.exitcode < 0:
-                ended = f"its process was ended by signal {-worker.process.exitcode}"
+            status = worker.process.exitcode or 0
+            ended = (
+                f"its process was ended by signal {-status}"
+                if status < 0
+                else f"its process ended with status {status}"
+            )
             queue.fail(
                 task, TaskError(f"{task.name} is not finished, because {ended}; the same command goes on with it.")
             )

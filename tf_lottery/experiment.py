@@ -291,7 +291,7 @@ class _Train:
         self.trainer, self.run, self.display = trainer, run, display
         self.replicate, self.levels = replicate, iter(levels)
         self.guessing, self.connects = math.log(classes), connects  # whether signals pass the masks alone
-        self.level = None
+        self.level: int | Any = None
         self.notes: list[str] = []
         self.test_accuracy = trainer.test_accuracy
         self._connections: Connections | None = None
@@ -408,7 +408,7 @@ def _missing(strategy, run: Run, spec: Mapping[str, Any], display: Display, *whi
     return missing
 
 
-def _resolved(settings: Problem) -> Problem:
+def _resolved(settings: Problem) -> Any:
     """The settings without any None for a default, checked."""
     settings = settings.resolved()
     _check_numbers(settings)
@@ -456,7 +456,7 @@ def _built(name: str, input_shape: tuple[int, ...], classes: int, seed: int, sou
         ) from None
 
 
-def _check_numbers(settings: Problem) -> None:
+def _check_numbers(settings: Any) -> None:
     for name in ("replicates", "levels", "steps", "batch_size", "eval_every", "test_every"):
         if (value := getattr(settings, name, None)) is not None and value < 1:
             raise LotteryError(f"Expected {name} of at least 1, but received {value}.")

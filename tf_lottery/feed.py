@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -72,7 +72,7 @@ class Feed:
     def _fits(self, pair: Examples) -> bool:
         return sum(array.nbytes for array in pair) <= self.device_bytes
 
-    def _parts(self, pair: Examples) -> Sequence[tuple]:
+    def _parts(self, pair: Examples) -> Iterable[tuple]:
         """An evaluation set: as a whole on the device if it fits, else cut from the arrays each time it is asked for."""
         if self._fits(pair):
             return [self.replicas.copies(pair)]

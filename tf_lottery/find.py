@@ -15,8 +15,9 @@ import numpy as np
 from tf_lottery import gradients, layers, masks, state, treatments, weights
 from tf_lottery.errors import LotteryError
 from tf_lottery.gradients import Probe
+from tf_lottery.masks import Arrays
 from tf_lottery.rounds import Rounds, names, numbers, treat
-from tf_lottery.ticket import Ticket
+from tf_lottery.ticket import Ticket, arrays
 from tf_lottery.weights import Fraction, Kernel, Prunable
 
 Train = Callable[
@@ -105,7 +106,7 @@ def find_ticket(
     masked = layers.wrap(model, prunable, held=treatments.get_pruned(pruned) is not treatments.zero)
     kernels = _kernels(masked)
     rounds = Rounds(
-        [weights.prune_fractions(kernels.values(), prune_fraction)] * levels,
+        [weights.prune_fractions(list(kernels.values()), prune_fraction)] * levels,
         lambda path, seed: weights.draw(kernels[path], seed),
         lambda kind, masks, values: gradients.take(masked, kind, probe, masks, values),
         state.channel_axes(masked) if scope in masks.CHANNEL_SCOPES else None,
@@ -177,8 +178,8 @@ def retrain_ticket(
     new = masks.shuffled(ticket.masks, rng, axes) if random_mask else ticket.masks
     start = treat(
         new,
-        dense.initial,
-        dense.final,
+        arrays(dense.initial),
+        arrays(dense.final),
         survivors=survivors,
         pruned=pruned,
         dense=dense,
@@ -193,7 +194,8 @@ class _Snapshot(keras.callbacks.Callback):
 
     def __init__(self, step: int):
         super().__init__()
-        self.at_steps, self.values = (step,), None
+        self.at_steps = (step,)
+        self.values: Arrays | None = None
 
     def on_train_batch_end(self, batch, logs=None):
         if self.values is not None:
@@ -223,14 +225,14 @@ def _begin(masked, found: Mapping) -> Ticket:
 
 def _trained(masked, train: Train, ticket: Ticket, rewind_to: int = 0) -> Ticket:
     """The ticket after training. A dense one that is to be rewound to a later step gets that step's weights as initial."""
-    state.set_state(masked, ticket.masks, ticket.initial)
+    state.set_state(masked, ticket.masks, arrays(ticket.initial))
     snapshot = _Snapshot(rewind_to) if rewind_to and ticket.level == 0 else None
     metrics = metrics_of(train(masked, [snapshot] if snapshot else []))
     if snapshot and snapshot.values is None:
         raise LotteryError(
             f"Expected train to hand its callbacks on and to reach step {rewind_to} for rewind_to, but it did not."
         )
-    initial = snapshot.values if snapshot else ticket.initial
+    initial = arrays(snapshot.values if snapshot else ticket.initial)
     layers.settle(masked)
     return dataclasses.replace(ticket, initial=initial, final=state.get_values(masked), metrics=metrics)
 

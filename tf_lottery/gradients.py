@@ -58,7 +58,8 @@ class Network:
         for path, variable in state.named_variables(model).items():
             if path in values:
                 self._values[id(variable)] = tf.constant(values[path], variable.dtype)
-        mask_of, held_of = {}, {}
+        mask_of: dict[int, keras.Variable] = {}
+        held_of: dict[int, keras.Variable] = {}
         for part in masked_parts(model):
             _, part_masks, part_held = gradient_masks(part)
             mask_of |= part_masks

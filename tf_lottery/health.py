@@ -91,7 +91,7 @@ def _neutral(path: str, variable: keras.Variable, rng: np.random.Generator) -> n
 
 def _gain(mask: np.ndarray) -> float:
     """Keeps signals at the size that they have in the dense network."""
-    return mask.size / max(np.count_nonzero(mask), 1)
+    return mask.size / max(int(np.count_nonzero(mask)), 1)
 
 
 def is_constant(model: keras.Model, x) -> bool:
@@ -106,7 +106,7 @@ def exploded(curve: Sequence[Mapping[str, float]], guessing: float) -> int | Non
     >>> exploded([{"step": 10, "train_loss": 2.2}, {"step": 20, "train_loss": 1e6}], guessing=2.3)
     20
     """
-    return next((row["step"] for row in curve if row["train_loss"] > EXPLODED * guessing), None)
+    return next((int(row["step"]) for row in curve if row["train_loss"] > EXPLODED * guessing), None)
 
 
 def notes(

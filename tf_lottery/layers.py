@@ -21,6 +21,8 @@ array([[1, 0],
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -30,7 +32,7 @@ from tf_lottery.errors import LotteryError
 from tf_lottery.weights import Kernel, Prunable
 
 
-class Masked:
+class Masked(keras.layers.Layer):
     """What the two wrappers share: a mask for each prunable kernel, and a call in which masked kernels stand in."""
 
     kernels: tuple[Kernel, ...] = ()  # empty until the wrapped layer is built
@@ -41,7 +43,7 @@ class Masked:
         positions = {id(v): i for i, v in enumerate(self.inner.variables)}
         self._positions = [positions[id(kernel.variable)] for kernel in found]
         self._masks = [self._add_array(kernel, f"mask_{i}", "ones") for i, kernel in enumerate(found)]
-        self._held = None
+        self._held: list[keras.Variable] | Any = None
         if self._holds:
             self._held = [self._add_array(kernel, f"held_{i}", "zeros") for i, kernel in enumerate(found)]
         self.kernels = tuple(found)
@@ -247,7 +249,8 @@ def wrap(
         masked = model
     else:
         with scope_of(model):
-            masked = (MaskedModel if isinstance(model, keras.Model) else MaskedLayer)(model, prunable, held)
+            kind: type[MaskedModel | MaskedLayer] = MaskedModel if isinstance(model, keras.Model) else MaskedLayer
+            masked = kind(model, prunable, held)
     check_kernels(masked, prunable)
     if keep_zeros:
         if not masked.built:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from typing import Any
 
 import keras
 import numpy as np
@@ -40,7 +41,7 @@ CONSTANTS = ("none", "std", "kaiming")
 DEFAULTS = {"learning": "none", "edge_popup": "kaiming"}  # the rules, and the signed_constant of each
 
 
-class Learned:
+class Learned(layers.Masked):
     """What a wrapper that learns its masks adds to `layers.Masked`: frozen weights, scores, and a rule between them."""
 
     learns = True
@@ -59,7 +60,13 @@ class Learned:
     ):
         _check(by, density, signed_constant, rescale, seed)
         signed_constant = signed_constant or DEFAULTS[by]
-        self.rule = {"by": by, "density": density, "signed_constant": signed_constant, "rescale": rescale, "seed": seed}
+        self.rule: dict[str, Any] = {
+            "by": by,
+            "density": density,
+            "signed_constant": signed_constant,
+            "rescale": rescale,
+            "seed": seed,
+        }
         super().__init__(inner, prunable, **kwargs)
 
     def _add_masks(self) -> None:
@@ -299,5 +306,5 @@ def _check(by, density, signed_constant, rescale, seed) -> None:
         )
     if by == "edge_popup":
         masks.check_density(density)
-    elif not isinstance(density, numbers.Real) or isinstance(density, bool) or not 0 < density < 1:
+    elif not isinstance(density, numbers.Real) or isinstance(density, bool) or not 0 < float(density) < 1:
         raise LotteryError(f"Expected a density in (0, 1) to start learning from, but received {density!r}.")

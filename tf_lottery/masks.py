@@ -204,8 +204,8 @@ def _keep_globally(masks, scores, competing, count, least: int) -> Arrays:
         for part, needed in short:  # the best of each kernel survive whatever others have, so that none is cut through
             forced[part] = keep_top(ranked[part], needed, mask[part])
         chosen = forced | keep_top(ranked, count - int(forced.sum()), mask & ~forced)
-    for path, part in zip(competing, np.split(chosen, ends[:-1])):
-        new[path] = part.reshape(new[path].shape)
+    for path, own in zip(competing, np.split(chosen, ends[:-1])):
+        new[path] = own.reshape(new[path].shape)
     return new
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class Preset:
 def register(preset: Preset) -> Callable[[Callable], Callable]:
     """Registers a function `(input_shape, classes, seed) -> keras.Model` under its name, with its defaults."""
 
-    def decorate(build: Callable) -> Callable:
+    def decorate(build: Any) -> Callable:
         build.preset = preset
         return registry.register(build)
 
@@ -154,7 +154,7 @@ def _plain(name, filters, units, input_shape, classes, seed) -> keras.Model:
     return model
 
 
-_SGD = {
+_SGD: dict[str, Any] = {
     "dataset": "cifar10",
     "learning_rate": 0.1,
     "optimizer": "sgd_momentum",

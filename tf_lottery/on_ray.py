@@ -7,6 +7,7 @@ it is asked for.
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import re
 import socket
@@ -79,8 +80,8 @@ def _ray(address: str | None):
     try:
         if place := re.fullmatch(r"(?:ray://)?\[?(.+?)\]?:(\d+)", address or ""):
             socket.create_connection((place[1], int(place[2])), PATIENCE).close()  # Ray itself waits for minutes
-        options = {} if address else {"include_dashboard": False}
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
+        options: dict[str, Any] = {} if address else {"include_dashboard": False}
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (OSError, RuntimeError, ValueError) as error:
         raise LotteryError(
             f"Expected a Ray cluster at {address!r}, but there is none ({' '.join(str(error).split())[:200]})."
@@ -127,7 +128,7 @@ def _hear(ray, stream, task: Task, folder: Path, tasks, display) -> bool:
 
 def _gathered(folder: Path, task: Task) -> Files:
     """The files that a task goes on from: settings and finished levels of its replicate."""
-    found = {}
+    found: dict[str, bytes] = {}
     for run in filter(None, (task.reads, task.run)):
         replicate = "replicate_*" if task.replicate is None else f"replicate_{task.replicate}"
         paths = [folder / run / name for name in ("spec.json", "supermask_by_rule.csv")]
@@ -173,10 +174,10 @@ def _stream(task: Task, files: Files, threads: int, plugins: tuple[str, ...]) ->
             event = events.get()
             new = {}
             if event[0] in ("done", "finished", "failed"):
-                for path in filter(_counts, folder.rglob("*")):
-                    at, version = str(path.relative_to(folder)), _version(path)
+                for file in filter(_counts, folder.rglob("*")):
+                    at, version = str(file.relative_to(folder)), _version(file)
                     if seen.get(at) != version:
-                        new[at], seen[at] = path.read_bytes(), version
+                        new[at], seen[at] = file.read_bytes(), version
             yield event, new
             if event[0] in ("finished", "failed"):
                 return

@@ -6,13 +6,13 @@ kernel has one for each position of its window.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from tf_lottery.errors import LotteryError
 
-POOLING: dict[str, Callable] = {"AVG": np.add, "MAX": np.maximum}
+POOLING: dict[str, np.ufunc] = {"AVG": np.add, "MAX": np.maximum}
 
 
 def pool(scores: np.ndarray, block_size: Sequence[int], pooling: str = "AVG") -> np.ndarray:

@@ -7,6 +7,7 @@ A policy is any object with the two methods of TF-MOT's `PruningPolicy`: `allow_
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 
@@ -150,7 +151,7 @@ class _Graph:
                 f"Expected a Sequential or Functional model, whose layers XNNPACK's rules can follow, but {model.name!r} is a {type(model).__name__}."
             )
 
-    def layer(self, name: str) -> keras.layers.Layer | None:
+    def layer(self, name: str) -> keras.layers.Layer | Any:
         """The layer of that name; None for a bare operation of the graph."""
         return self._layers.get(name) if isinstance(self._layers.get(name), keras.layers.Layer) else None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -130,7 +131,7 @@ class Pruner:
             raise LotteryError(
                 f"Expected distribution to be one of {', '.join(DISTRIBUTIONS)} or a function, but received {distribution!r}."
             )
-        self.distribution = DISTRIBUTIONS.get(distribution, distribution)
+        self.distribution = distribution if callable(distribution) else DISTRIBUTIONS[distribution]
         if scope.startswith("global") and self.distribution is not masks.uniform:
             raise LotteryError(f"Expected distribution='uniform' with scope={scope!r}, where the scores decide.")
         self.block_size = patterns.check_block(block_size, block_pooling_type)
@@ -144,7 +145,9 @@ class Pruner:
             raise LotteryError(
                 f"Expected either block_size or scope={scope!r}, where whole channels are pruned, not both."
             )
-        self.model, self.initial, self.probe = None, None, None
+        self.model: Any = None
+        self.initial: Mapping[str, np.ndarray] | None = None
+        self.probe: Probe | None = None
 
     def prepare(self, model, initial: Mapping[str, np.ndarray] | None, probe: Probe | None = None) -> None:
         """Binds the pruner to a wrapped model, after a look whether they fit; `initial` may be None if nobody asks for it."""

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Any
 
 from tf_lottery.errors import LotteryError
 
@@ -53,7 +54,7 @@ class Registry(Mapping):
         self._functions[name] = function
         return function
 
-    def get(self, identifier: str | Callable) -> Callable:
+    def get(self, identifier: str | Callable) -> Callable:  # type: ignore[override]  # as keras.losses.get, never a default
         """Returns the function of that name; a function is returned as it is.
 
         Raises:
@@ -121,7 +122,7 @@ def import_plugin(plugin: str) -> None:
         if path.suffix != ".py":
             importlib.import_module(plugin)
         elif path.stem not in sys.modules:
-            spec = importlib.util.spec_from_file_location(path.stem, path)
+            spec: Any = importlib.util.spec_from_file_location(path.stem, path)
             module = importlib.util.module_from_spec(spec)
             sys.modules[path.stem] = module  # before it runs, as an import does: dataclasses and pickle look there
             try:

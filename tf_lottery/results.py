@@ -46,7 +46,8 @@ from tf_lottery.ticket import Ticket
 from tf_lottery.ticket_file import read_header, verified_header
 
 RULE_TABLE = "supermask_by_rule.csv"
-OLDER = {  # settings that older runs do not name, and what they were, by a setting of the runs they belong to
+# Settings that older runs do not name, and what they were, by a setting of the runs they belong to.
+OLDER: dict[str, dict[str, Any]] = {
     "model": {"precision": "float32"},
     "levels": {"min_per_kernel": 1},
 }
@@ -161,7 +162,9 @@ class Run:
         Raises:
           FormatError: If a ticket was written by another version.
         """
-        finished, said, sound = self.finished(only), [], []
+        finished = self.finished(only)
+        said: list[str] = []
+        sound: list[tuple[int, int]] = []
         for replicate in sorted({replicate for replicate, _ in finished}):
             if guard.is_taken(self._replicate_folder(replicate)):
                 continue
@@ -169,7 +172,10 @@ class Run:
                 for at in finished:
                     if at[0] == replicate:
                         why = self._check_level(*at)
-                        (said if why else sound).append(why or at)
+                        if why:
+                            said.append(why)
+                        else:
+                            sound.append(at)
         rows = {at: self._row(*at) for at in sound}
         said += filter(None, [self._check_table(name, columns, rows) for name, (columns, _) in TABLES.items()])
         try:
@@ -269,9 +275,9 @@ class Run:
                 path = self.folder / name
                 lines = read_rows(path, columns) or {}
                 lines |= {at: in_text(row, columns) for at, row in new.items() if row.get(needed) is not None}
-                lines = [lines[at] for at in finished if at in lines]
-                if lines or path.is_file():
-                    write_csv(path, columns, lines)
+                kept = [lines[at] for at in finished if at in lines]
+                if kept or path.is_file():
+                    write_csv(path, columns, kept)
 
     def write_rule(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes what was measured of masks by rule, in the place of older rows of the same criterion, constant and replicate."""
@@ -377,8 +383,9 @@ class Onlooker(Run):
     def set_aside_damaged(self, only: int | None = None) -> list[str]:
         return []
 
-    def alone(self, replicate: int) -> contextlib.AbstractContextManager:
-        return contextlib.nullcontext()
+    @contextlib.contextmanager
+    def alone(self, replicate: int) -> Iterator[None]:
+        yield
 
     def write_rule(self, rows) -> None:
         pass

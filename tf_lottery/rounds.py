@@ -8,13 +8,14 @@ same search. NumPy only.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from tf_lottery import criteria, masks, treatments
 from tf_lottery.errors import LotteryError
 from tf_lottery.masks import Arrays, Axes
-from tf_lottery.ticket import Ticket
+from tf_lottery.ticket import Ticket, arrays
 
 RESETS = ("each_level", "at_end")
 Draw = Callable[[str, int], np.ndarray]  # (kernel path, seed) -> a fresh sample of the kernel
@@ -27,7 +28,7 @@ class Rounds:
 
     Args:
       fractions: For each round, first to last, the share of its remaining weights that each kernel loses.
-      draw: `draw(path, seed)` returns a fresh sample of a kernel from its layer's own initializer.
+      draw: `draw(path, seed)` returns a fresh sample of a kernel from its layer's own initializer; None if nothing is drawn.
       gradients: `gradients(kind, masks, values)` returns a gradient for each kernel, for criteria that need one: it is taken at
         the initial weights of the level that the round starts from, under its masks.
       axes: The kernels whose output channels can be removed, for the scopes in which those compete; see `masks.prune`.
@@ -39,8 +40,8 @@ class Rounds:
     def __init__(
         self,
         fractions: Sequence[Mapping[str, float]],
-        draw: Draw,
-        gradients: Gradients | None = None,
+        draw: Draw | Any,
+        gradients: Gradients | Any = None,
         axes: Axes | None = None,
         *,
         criterion: str | Callable = "large_final",
@@ -84,8 +85,8 @@ class Rounds:
         survivors = treatments.keep if going_on else self.survivors
         start = treat(
             new,
-            initial,
-            parent.final,
+            arrays(initial),
+            arrays(parent.final),
             survivors=survivors,
             pruned=self.pruned,
             dense=first,
@@ -104,6 +105,7 @@ class Rounds:
     def masks(self, parent: Ticket, level: int) -> Arrays:
         """The masks of `level`, pruned from those of `parent` in as many steps as the criterion wants."""
         rng = np.random.default_rng([self.seed, level, 2])
+        shares: Mapping[str, float]
         fractions, steps = self._fractions(level), criteria.needs(self.criterion).iterations
         new = parent.masks
         for step in range(1, steps + 1):
@@ -114,20 +116,23 @@ class Rounds:
                 shares = {path: 1 - (1 - fraction) ** (step / steps) for path, fraction in fractions.items()}
             else:
                 shares = fractions
-            options = {"scope": self.scope, "axes": self.axes, "min_per_kernel": self.min_per_kernel}
-            new = masks.prune(parent.masks, scores, shares, **options)
+            new = masks.prune(
+                parent.masks, scores, shares, scope=self.scope, axes=self.axes, min_per_kernel=self.min_per_kernel
+            )
         return new
 
     def _scores(self, parent: Ticket, present: Arrays, rng: np.random.Generator) -> Arrays:
-        kind, gradients = criteria.needs(self.criterion).gradient, {}
+        initial, final = arrays(parent.initial), arrays(parent.final)
+        gradients: Arrays = {}
+        kind = criteria.needs(self.criterion).gradient
         if kind is not None:  # what the round has pruned so far is 0; what was pruned before is what it is frozen at
-            values = {path: parent.initial[path] * (parent.masks[path] <= mask) for path, mask in present.items()}
-            gradients = self.gradients(kind, present, {**parent.initial, **values})
+            values = {path: initial[path] * (parent.masks[path] <= mask) for path, mask in present.items()}
+            gradients = self.gradients(kind, present, {**initial, **values})
         return {
             path: criteria.score(
                 self.criterion,
-                parent.initial[path] * mask,
-                parent.final[path] * mask,
+                initial[path] * mask,
+                final[path] * mask,
                 rng=rng,
                 gradient=gradients.get(path),
             )
@@ -169,7 +174,7 @@ def treat(
             mask=mask,
             rng=rng,
             draw=lambda path=path, draw_seed=draw_seed: draw(path, draw_seed),
-            scale=float(np.std(dense.initial[path])),
+            scale=float(np.std(arrays(dense.initial)[path])),
         )
         if np.shape(values) != initial[path].shape or not np.isfinite(values).all():
             raise LotteryError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numbers
 import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -32,7 +33,7 @@ tfmot = _import_tfmot()
 import tf_keras  # noqa: E402 - the Keras of TF-MOT
 
 
-class LotterySchedule(tfmot.sparsity.keras.PruningSchedule):
+class LotterySchedule(tfmot.sparsity.keras.PruningSchedule):  # type: ignore[name-defined]  # tfmot is a variable
     """Iterative pruning: a round every `steps_per_level` steps, each removing a share of the weights that are left.
 
     Round k of `levels` comes at step `warm_up + k * steps_per_level`. Before it the sparsity is that of round k - 1, from it on
@@ -80,17 +81,17 @@ class LotterySchedule(tfmot.sparsity.keras.PruningSchedule):
             raise LotteryError(
                 f"Expected prune_fraction in (0, 1), or one for each level, but received {prune_fraction!r}."
             )
-        fractions = [prune_fraction] * levels if one else list(prune_fraction)
+        fractions: list[Any] = [prune_fraction] * levels if one else list(prune_fraction)  # type: ignore[arg-type]  # checked above
         if len(fractions) != levels:
             raise LotteryError(
                 f"Expected one prune_fraction or one for each of the {levels} levels, but received {len(fractions)}."
             )
         for fraction in fractions:
-            if not isinstance(fraction, numbers.Real) or not 0 < fraction < 1:
+            if not isinstance(fraction, numbers.Real) or not 0 < float(fraction) < 1:
                 raise LotteryError(f"Expected prune_fraction in (0, 1), but received {fraction!r}.")
         self.levels, self.steps_per_level, self.warm_up = int(levels), int(steps_per_level), int(warm_up)
         self.fractions = tuple(float(fraction) for fraction in fractions)
-        self.prune_fraction = float(prune_fraction) if one else list(self.fractions)
+        self.prune_fraction = self.fractions[0] if one else list(self.fractions)
         self._validate_step(self.begin_step, self.end_step, self.steps_per_level, False)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,7 +14,7 @@ from tf_lottery import weights
 from tf_lottery.errors import LotteryError, TicketError
 from tf_lottery.layers import Masked, MaskedLayer, MaskedModel, masked_parts, settle, wrap
 from tf_lottery.masks import Arrays
-from tf_lottery.ticket import Recipe, Ticket
+from tf_lottery.ticket import Recipe, Ticket, arrays
 from tf_lottery.weights import Kernel
 
 L = keras.layers
@@ -77,7 +78,7 @@ def channel_axes(model) -> dict[str, tuple[int, ...]]:
     """
     plain = model.inner if isinstance(model, Masked) else model
     output = [kernel.path for kernel in weights.prunable_kernels(plain)][-1:]
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for kernel in masked_kernels(model):
         axes = next((axes for kinds, axes in CHANNEL_AXES if isinstance(kernel.layer, kinds)), None)
         if axes and kernel.path not in output:
@@ -155,7 +156,8 @@ def _mask_optimizer(model, masks: Mapping[int, np.ndarray]) -> None:
     owners: dict[str, list] = {}
     for variable in model.trainable_variables:
         owners.setdefault(variable.path.replace("/", "_") + "_", []).append(variable)
-    starts, seen = _slot_starts(optimizer), {}
+    starts = _slot_starts(optimizer)
+    seen: dict[str, int] = {}
     for slot in optimizer.variables:
         name = slot.path.rpartition("/")[2]
         prefix = max((known for known in owners if name.startswith(known)), key=len, default=None)
@@ -191,16 +193,16 @@ def apply_ticket(ticket: Ticket, model, which: str = "initial") -> MaskedModel |
     if getattr(ticket, which) is None:
         raise TicketError("Expected a trained ticket for weights='final', but this one has no trained weights.")
     if which == "final":  # starting weights that are not asked for need not be drawn
-        ticket = dataclasses.replace(ticket, initial=ticket.final)
+        ticket = dataclasses.replace(ticket, initial=arrays(ticket.final))
     ticket = in_paths_of(model, ticket)
     if not isinstance(model, Masked):
-        holds = any(np.any(ticket.initial[path][mask == 0]) for path, mask in ticket.masks.items())
+        holds = any(np.any(arrays(ticket.initial)[path][mask == 0]) for path, mask in ticket.masks.items())
         model = wrap(model, prunable=list(ticket.masks), held=holds)
     if set(ticket.masks) != {kernel.path for kernel in model.kernels}:
         raise TicketError(
             f"Expected a model that masks {', '.join(ticket.masks)}, but it masks {', '.join(k.path for k in model.kernels)}."
         )
-    set_state(model, ticket.masks, ticket.initial)
+    set_state(model, ticket.masks, arrays(ticket.initial))
     return model
 
 
@@ -213,7 +215,7 @@ def in_paths_of(model, ticket: Ticket) -> Ticket:
     """
     path_of = {name: path for path, name in _match(named_variables(model), ticket.initial).items()}
 
-    def renamed(values):
+    def renamed(values) -> Any:
         return values and {path_of[name]: _drawn(value, name, ticket.masks.get(name)) for name, value in values.items()}
 
     initial = renamed(ticket.initial)

@@ -25,7 +25,7 @@ from tf_lottery.find import Train, metrics_of
 from tf_lottery.gradients import Probe
 from tf_lottery.learned import Learned, wrap
 from tf_lottery.rounds import Rounds
-from tf_lottery.ticket import Recipe, Ticket
+from tf_lottery.ticket import Recipe, Ticket, arrays
 from tf_lottery.weights import Prunable
 
 __all__ = ["Evaluated", "evaluate", "train", "wrap"]
@@ -48,7 +48,7 @@ def evaluate(
     accuracy: Accuracy,
     *,
     criterion: str | Callable | Sequence[str | Callable] = "large_final_same_sign",
-    densities: Sequence[float | Mapping[str, float]] = tuple(0.8**k for k in range(25)),
+    densities: Sequence[float | Mapping[str, float]] = tuple(0.8**k for k in range(25)),  # type: ignore[name-defined]  # mypy loses k
     signed_constant: bool = False,
     probe: Probe | None = None,
     seed: int = 0,
@@ -112,7 +112,7 @@ def evaluate(
                 "never trained."
             )
     if dense.final is None:
-        dense = dataclasses.replace(dense, final=dense.initial)
+        dense = dataclasses.replace(dense, final=arrays(dense.initial))
     probes = [gradients.checked(function, probe) for function in functions]
 
     def new_masks(function, probe, densities):
@@ -126,7 +126,7 @@ def evaluate(
 
     def measurements() -> Iterator[Evaluated]:
         own = state.get_values(masked)
-        start = dict(dense.initial)
+        start = dict(arrays(dense.initial))
         for path in dense.masks if signed_constant else ():
             start[path] = np.sign(start[path]) * np.std(start[path])
         for function, own_probe in zip(functions, probes):
@@ -195,7 +195,7 @@ def train(
     if not isinstance(samples, int) or samples < 1:
         raise LotteryError(f"Expected at least 1 sample, a whole number, but received samples={samples!r}.")
     if accuracy is None and "test" in getattr(train, "sets", ()):
-        accuracy = train.test_accuracy
+        accuracy = train.test_accuracy  # type: ignore[attr-defined]  # a Trainer, or one that wraps it
     drawn = weights.recipes(model)
     masked = wrap(model, prunable, by=by, density=density, signed_constant=signed_constant, rescale=rescale, seed=seed)
     own = state.get_values(masked)
@@ -238,9 +238,10 @@ def _measured(masked: Learned, accuracy: Accuracy, samples: int, seed: int) -> d
 
 def _start(masked: Learned, new: masks.Arrays, drawn: Mapping[str, Recipe]) -> dict[str, np.ndarray | Recipe]:
     """What the ticket starts from: recipes where they still hold, else values."""
-    start: dict[str, np.ndarray | Recipe] = dict(state.get_values(masked))
+    own = state.get_values(masked)
+    start: dict[str, np.ndarray | Recipe] = dict(own)
     for path, recipe in drawn.items():
-        if path not in new and weights.digest(start[path]) == recipe.digest:
+        if path not in new and weights.digest(own[path]) == recipe.digest:
             start[path] = recipe
     for kernel, constant in zip(masked.kernels, masked.constants):
         if kernel.path in drawn:

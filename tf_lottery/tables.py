@@ -88,7 +88,7 @@ def _short(value):
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
-def read_csv(path: Path) -> list[dict[str, float]]:
+def read_csv(path: Path) -> list[dict[str, float | Any]]:
     try:
         with path.open(newline="") as file:
             return [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(file)]

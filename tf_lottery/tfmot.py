@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import tf_keras
@@ -28,7 +29,7 @@ from tf_lottery.errors import LotteryError
 from tf_lottery.masks import CHANNEL_SCOPES, Arrays, check_scope
 from tf_lottery.rounds import Rounds, names, numbers
 from tf_lottery.schedules import LotterySchedule, tfmot
-from tf_lottery.ticket import Ticket
+from tf_lottery.ticket import Ticket, arrays
 
 
 def prune_scope():
@@ -108,7 +109,7 @@ class RewindSurvivors(tfmot.sparsity.keras.UpdatePruningStep):
             raise LotteryError(f"Expected rewind_to to be a step, 0 or later, but received {rewind_to!r}.")
         self.rewind_to, self.scope, self.seed = rewind_to, scope, seed
         self.tickets: list[Ticket] = []
-        self._current: Ticket | None = None  # the level in training, with what it started from
+        self._current: Ticket | Any = None  # the level in training, with what it started from
         self._due: dict[str, float] = {}  # the sparsities of the round that comes in this batch
         self._pending = False  # whether TF-MOT has pruned and the next batch begins with the round
         self._open = self._rewound = False  # whether a batch was begun and not ended, and whether a round began with it
@@ -224,7 +225,7 @@ class RewindSurvivors(tfmot.sparsity.keras.UpdatePruningStep):
         """TF-MOT counts the calls of a layer, not the steps of the training: issue 270."""
         for wrapper in self._wrappers:
             if (count := int(wrapper.pruning_step.numpy())) != 1:
-                self._put(self._current.masks, self._current.initial)
+                self._put(self._current.masks, arrays(self._current.initial))
                 raise LotteryError(
                     f"Expected each pruned layer to be called once a batch, but {wrapper.layer.name!r} was called {count} "
                     "times: compile with steps_per_execution=1, and leave shared layers unpruned."
@@ -290,7 +291,7 @@ class RewindSurvivors(tfmot.sparsity.keras.UpdatePruningStep):
             seed=self.seed,
         )
         self._current, self._pending = rounds.next(self.tickets[-1], self.tickets[0]), False
-        self._put(self._current.masks, self._current.initial)
+        self._put(self._current.masks, arrays(self._current.initial))
         _reset(self.model.optimizer, self.model.trainable_variables)
 
     def _take_back_what_no_batch_followed(self) -> None:
@@ -300,7 +301,7 @@ class RewindSurvivors(tfmot.sparsity.keras.UpdatePruningStep):
         self._open = False
         if self._rewound:
             self._current, self._pending = self.tickets[-1], True
-            self._put(self._current.masks, self._current.final)
+            self._put(self._current.masks, arrays(self._current.final))
         elif self._due:
             self._put(self._current.masks, self._trained)
         for wrapper in self._wrappers:

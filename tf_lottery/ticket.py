@@ -9,7 +9,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -45,6 +45,11 @@ class Recipe:
 
     def __post_init__(self):
         object.__setattr__(self, "shape", tuple(self.shape))
+
+
+def arrays(values: Mapping[str, np.ndarray | Recipe] | None) -> Arrays:
+    """A ticket's values for a type checker, where it is known that they are there and that none is a recipe."""
+    return cast(Arrays, values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,13 +134,14 @@ class Ticket:
     def inheriting(self, *parents: Ticket) -> Ticket:
         """The same ticket, with the recipes of its parents that give its own start values too: all it keeps, they kept."""
         recipes = dict(self.recipes)
+        value: Any  # an array or a recipe
         for name, value in self.initial.items():
             mask = self.masks.get(name)
             for parent in parents:
                 old = parent.masks.get(name)
                 if mask is not None and (old is None or np.any(mask > old)):
                     continue
-                start = parent.initial[name]
+                start: Any = parent.initial[name]
                 if np.array_equal(value, start if mask is None else start * mask) and (recipe := parent.recipe(name)):
                     recipes[digest(value)] = recipe
         return dataclasses.replace(self, recipes=recipes)

@@ -173,9 +173,10 @@ def _packed(ticket: Ticket, final: str | None) -> tuple[dict[str, Any], Arrays]:
     arrays: Arrays = {}
     variables = []
     trained = None if final is None else ticket.final
+    value: Any  # an array or a recipe
     for i, (name, value) in enumerate(ticket.initial.items()):
         mask, recipe = ticket.masks.get(name), ticket.recipe(name)
-        kept = ... if mask is None else np.asarray(mask, bool)
+        kept: Any = ... if mask is None else np.asarray(mask, bool)
         dtype = value.dtype if isinstance(value, Recipe) else value.dtype.name
         variables.append({"name": name, "shape": list(value.shape), "dtype": dtype, "masked": mask is not None})
         if mask is not None:
@@ -188,7 +189,7 @@ def _packed(ticket: Ticket, final: str | None) -> tuple[dict[str, Any], Arrays]:
             arrays[f"initial/{i}"] = _stored(value[kept], name)
             if mask is not None and np.any(held := value[~kept]):
                 arrays[f"held/{i}"] = _stored(held, name)
-        if trained is not None:
+        if final is not None and trained is not None:
             if name not in trained or trained[name].shape != tuple(value.shape):
                 raise TicketError(
                     f"Expected trained weights of {name!r} in the shape {tuple(value.shape)}, but there are none."

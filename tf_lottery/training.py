@@ -116,8 +116,8 @@ class Trainer:
         for name, value in numbers.items():
             if not isinstance(value, int | np.integer) or value < 1:
                 raise LotteryError(f"Expected {name} of at least 1, a whole number, but received {value!r}.")
-        self.sets = {"train": (x, y), "validation": validation, "test": test}
-        self.sets = {name: checked_set(name, pair) for name, pair in self.sets.items() if pair is not None}
+        given = {"train": (x, y), "validation": validation, "test": test}
+        self.sets = {name: checked_set(name, pair) for name, pair in given.items() if pair is not None}
         if batch_size > len(y):
             raise DataError(f"Expected at least batch_size={batch_size} training examples, but received {len(y)}.")
         self.steps, self.batch_size, self.seed = steps, batch_size, seed
@@ -256,8 +256,8 @@ class Trainer:
 
     def _train(self, loop: Loop, callbacks, step: int) -> Iterator[tuple[int, int, float]]:
         """Runs stretch after stretch; yields the step reached, the steps since the last one, and their mean loss."""
-        ends = {*range(self.eval_every, self.steps, self.eval_every), *_at_steps(callbacks), self.steps}
-        ends = sorted(end for end in ends if 0 < end <= self.steps)
+        steps = {*range(self.eval_every, self.steps, self.eval_every), *_at_steps(callbacks), self.steps}
+        ends = sorted(end for end in steps if 0 < end <= self.steps)
         for x, y, rows, count in self._feed.stretches(ends, min(self.eval_every, self.steps), step):
             loss, bad = loop.run(x, y, rows, count, tf.constant(step))
             if bad >= 0:
@@ -266,7 +266,7 @@ class Trainer:
             yield step, int(count), float(loss)
 
     def _measure(self, loop: Loop, step: int, train_loss: float) -> dict:
-        row = {"step": step, "train_loss": train_loss}
+        row: dict[str, float | None] = {"step": step, "train_loss": train_loss}
         if "validation" in self.sets:
             row["validation_loss"], row["validation_accuracy"] = self._evaluate(loop.evaluate, "validation")
         if "test" in self.sets:
@@ -277,7 +277,8 @@ class Trainer:
     def _evaluate(self, evaluate: Evaluation, name: str) -> tuple[float, float]:
         """Mean loss and mean metric over a whole set."""
         sums = sum(evaluate(x, y).numpy() for x, y in self._feed.evaluated[name])
-        return tuple((sums / len(self.sets[name][1])).tolist())
+        loss, metric = (sums / len(self.sets[name][1])).tolist()
+        return loss, metric
 
     def _loop_for(self, model: keras.Model) -> Loop:
         """The compiled loop of the last model is kept: the levels of a search compile once."""

@@ -9,7 +9,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -113,7 +113,7 @@ def prunable_kernels(model: keras.layers.Layer, prunable: Prunable = None) -> li
 
 def owning_layers(model: keras.layers.Layer) -> dict[int, keras.layers.Layer]:
     """By `id` of the variable the layer that made it: it holds the variable, and no layer inside it does."""
-    found = {}
+    found: dict[int, keras.layers.Layer] = {}
     for layer in [model, *sublayers(model)]:
         below = {id(v) for child in sublayers(layer, recursive=False) for v in child.variables}
         found.update((id(v), layer) for v in layer.variables if id(v) not in below)
@@ -121,15 +121,16 @@ def owning_layers(model: keras.layers.Layer) -> dict[int, keras.layers.Layer]:
 
 
 def _selection(model, named, owners, prunable: Prunable) -> set[int]:
-    if hasattr(prunable, "allow_pruning"):
+    policy: Any = prunable
+    if hasattr(policy, "allow_pruning"):
         try:
-            prunable.ensure_model_supports_pruning(model)
+            policy.ensure_model_supports_pruning(model)
         except (AttributeError, TypeError) as error:
             raise LotteryError(
                 f"Expected a policy with allow_pruning(layer) and ensure_model_supports_pruning(model) for Keras 3, as those of "
                 f"tf_lottery.policies, but {prunable!r} failed ({error})."
             ) from error
-        return {id(v) for v in named.values() if _is_kernel(v) and prunable.allow_pruning(owners[id(v)])}
+        return {id(v) for v in named.values() if _is_kernel(v) and policy.allow_pruning(owners[id(v)])}
     if prunable is None:
         chosen = {id(v) for v in named.values() if _is_kernel(v)}
         for layer in [model, *sublayers(model)]:

@@ -106,7 +106,8 @@ def main(argv: list[str]) -> None:
     if checking.dry_run:
         _print_missing(chosen_plan, names, missing, folder)
         return
-    unavailable, failed = {}, {}
+    unavailable: dict[str, str] = {}
+    failed: dict[str, Exception] = {}
     if checking.train and missing and workers.alone:
         unavailable = _work(chosen_plan, missing, folder, checking)
     elif checking.train and missing:

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -43,7 +43,7 @@ class LevelDisplay:
         self.all = self.progress.add_task("all", total=self.levels * steps, told=self.told())
         self.level = self.progress.add_task("level", total=steps, told="", visible=False)
 
-    def __enter__(self) -> LevelDisplay:
+    def __enter__(self) -> Self:
         self.progress.start()
         return self
 

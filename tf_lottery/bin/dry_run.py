@@ -74,7 +74,7 @@ def rehearsed(work: Callable[[Run, Problem, Stopwatch], Any], settings: Problem,
     """
     if not left:
         return None
-    few = {"replicates": 1, "steps": 2 * STEPS, "eval_every": STEPS, "test_every": 2 * STEPS}
+    few: dict[str, Any] = {"replicates": 1, "steps": 2 * STEPS, "eval_every": STEPS, "test_every": 2 * STEPS}
     few |= {"levels": 1, "rewind_to": 0} if hasattr(settings, "levels") else {}
     watch = Stopwatch()
     with tempfile.TemporaryDirectory() as folder:

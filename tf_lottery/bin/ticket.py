@@ -124,8 +124,10 @@ def diff(options: Options, one: str, other: str) -> None:
     for heading in ("A %", "B %", "of A in B %", "by chance %", "Jaccard"):
         shown.add_column(heading, justify="right")
     total = [sum(getattr(each, name) for each in found.values()) for name in (*masks.Overlap._fields, "by_chance")]
-    rows = [(each, each.by_chance) for each in found.values()] + [(masks.Overlap(*total[:4]), total[4])]
-    for name, (each, by_chance) in zip([*_names(list(found)), "all"], rows):
+    rows = [*((each, each.by_chance) for each in found.values()), (masks.Overlap(*total[:4]), total[4])]
+    names: list[Any] = [*_names(list(found)), "all"]
+    numbers: tuple[float, ...]
+    for name, (each, by_chance) in zip(names, rows):
         if name == "all":
             shown.add_section()
         numbers = (each.one / each.size, each.other / each.size) if each.size else (0, 0)

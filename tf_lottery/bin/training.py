@@ -96,8 +96,14 @@ def work(
         todo = []
         for run, settings in jobs:
             tasks.check(run, settings)
-            options = {"settings": settings, "data_dir": place.data_dir}
-            todo += tasks.tasks_of(run.name, function, missing(run, settings), settings.steps, **options)
+            todo += tasks.tasks_of(
+                run.name,
+                function,
+                missing(run, settings),
+                settings.steps,
+                settings=settings,
+                data_dir=place.data_dir,
+            )
         at_once(place, workers, todo, {run.name: run for run, _ in jobs}, argv, telling)
 
 

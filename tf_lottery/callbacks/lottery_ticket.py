@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +18,7 @@ from tf_lottery.gradients import Probe
 from tf_lottery.layers import MaskedModel, settle
 from tf_lottery.masks import CHANNEL_SCOPES
 from tf_lottery.rounds import Rounds, names, numbers
-from tf_lottery.ticket import Ticket
+from tf_lottery.ticket import Ticket, arrays
 from tf_lottery.weights import Fraction
 
 
@@ -96,14 +97,21 @@ class LotteryTicket(keras.callbacks.Callback):
                 f"Expected rewind_to to be a step of level 0, which has {schedule.warm_up + schedule.steps_per_level}, but received {rewind_to!r}."
             )
         self.schedule, self.rewind_to, self.prune_fraction = schedule, rewind_to, prune_fraction
-        self.options = {"criterion": criterion, "survivors": survivors, "pruned": pruned, "scope": scope}
+        self.options: dict[str, Any] = {
+            "criterion": criterion,
+            "survivors": survivors,
+            "pruned": pruned,
+            "scope": scope,
+        }
         self.options |= {"one_shot": one_shot, "reset": reset, "seed": seed}
         rounds = Rounds([], None, **self.options)  # bad options are refused here, before any training
         self.probe = gradients.checked(rounds.criterion, probe)
         self.early_stopping = early_stopping
         self.directory = None if directory is None else Path(directory)
         self.tickets: list[Ticket] = []
-        self._current: Ticket | None = None  # the level in training, with what it started from
+        self._current: Ticket | Any = None  # the level in training, with what it started from
+        self._length, self._over, self._waits_for_snapshot = 0, False, False  # of the level in training
+        self._logs: dict[str, Any] = {}
         self._late = 0  # the steps that the last level had too many, where several are executed at once
 
     def set_model(self, model):
@@ -165,7 +173,7 @@ class LotteryTicket(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         last, step = self._current.level == self.schedule.levels, self._clock.now
         if self._finished:
-            state.set_state(self.model, self.tickets[-1].masks, self.tickets[-1].final)
+            state.set_state(self.model, self.tickets[-1].masks, arrays(self.tickets[-1].final))
         elif self._over or (last and step):  # of the last level a step may be missing where loss scaling skipped one
             self._finish_level()
         else:
@@ -184,7 +192,7 @@ class LotteryTicket(keras.callbacks.Callback):
         """Data of unknown length end after a batch was begun: if a level began with it, the one before is put back."""
         if self._clock.batch_is_missing() and self._clock.now == 0 and self._current.level:
             last = self.tickets[-1]
-            state.set_state(self.model, last.masks, last.final)
+            state.set_state(self.model, last.masks, arrays(last.final))
             self._current, self._over, self._logs = last, True, dict(last.metrics)
 
     def _prepare(self) -> None:
@@ -253,7 +261,7 @@ class LotteryTicket(keras.callbacks.Callback):
 
     def _begin(self, ticket: Ticket) -> None:
         """Puts a level's masks and starting weights on the model, with a fresh optimizer."""
-        state.set_state(self.model, ticket.masks, ticket.initial)
+        state.set_state(self.model, ticket.masks, arrays(ticket.initial))
         if self._learning_rate is not None:
             self.model.optimizer.learning_rate = self._learning_rate
         self._clock = self._new_clock()

@@ -57,7 +57,7 @@ class PruningSummaries(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self._batches += 1
-        if self.update_freq != "epoch" and self._batches % self.update_freq == 0:
+        if isinstance(self.update_freq, int) and self._batches % self.update_freq == 0:
             step = (logs or {}).get("step")  # a Trainer's; its optimizer is not the model's
             self._write(weights.step_of(self.model.optimizer) if step is None else step)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Measured:
       detail: The numbers that decide, in one sentence.
     """
 
-    values: Sequence[float]
+    values: Sequence[float] | Any  # or an array
     holds: bool
     detail: str
 
@@ -72,12 +73,12 @@ class Claim:
     rule: str
     measures: str
     unit: str
-    seeds: tuple[float, float] | None
+    seeds: tuple[float, float] | Any
     scales: tuple[str, ...]
     note: str = ""
 
     def sentence(self, plan: Plan) -> str:
-        return _filled(self.check.__doc__, plan)
+        return _filled(self.check.__doc__ or "", plan)
 
     def in_words(self, plan: Plan) -> str:
         """The rule with the plan's numbers."""
@@ -139,7 +140,7 @@ class Evidence:
       seeds: The published figure of the claim in question.
     """
 
-    def __init__(self, folder: Path, plan: Plan, replicates: Iterable[int], seeds: tuple[float, float] | None = None):
+    def __init__(self, folder: Path, plan: Plan, replicates: Iterable[int], seeds: tuple[float, float] | Any = None):
         self.folder, self.plan, self.replicates, self.seeds = folder, plan, sorted(replicates), seeds
         self._summaries: dict[str, Mapping] = {}
 
@@ -182,7 +183,8 @@ class Evidence:
         ]
         best = {row["replicate"]: row for row in best_by_rule(rows)[criterion]}
         own = [best[replicate] for replicate in self.replicates]
-        return tuple(100 * np.array([row[column] for row in own]) for column in ("test_accuracy", "density"))
+        accuracy, density = (100 * np.array([row[column] for row in own]) for column in ("test_accuracy", "density"))
+        return accuracy, density
 
     def _summary(self, name: str) -> Mapping[tuple[int, int], Mapping[str, float]]:
         if name not in self._summaries:
@@ -202,7 +204,7 @@ class Evidence:
         return found[nearest(found, density)]
 
 
-registry = Registry("claim")
+registry: Any = Registry("claim")  # its entries are claims, not functions
 
 
 def claim(

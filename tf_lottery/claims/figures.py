@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -16,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from tf_lottery.claims.papers import CRITERIA_BAD, CRITERIA_GOOD, TREATMENTS
-from tf_lottery.claims.plan import SIGN_CRITERIA, Learned, Plan
+from tf_lottery.claims.plan import SIGN_CRITERIA, Experiment, Plan
 from tf_lottery.outcome import LevelStatistics, Statistic, by_level
 from tf_lottery.report import COLOURS, STYLE, density_axis, readable_range, save
 
@@ -206,13 +207,14 @@ def learned(plan: Plan, folder: Path) -> Figure | None:
         return None
     figure, axes = plt.subplots(figsize=(10, 4.6))
     ends: dict[str, float] = {}
-    looks = {
+    looks: dict[str, dict[str, Any]] = {
         name: {"color": colour, "marker": marker, "markersize": 7}
         | ({"linestyle": (0, (4, 1.5)), "fillstyle": "none"} if name.endswith("_long") else {})
         for name, _, colour, marker in found
     }
     for name, _, colour, _ in found:
-        settings, rows, at = plan[name].settings, plan[name].rows(folder), {}
+        settings, rows = plan[name].settings, plan[name].rows(folder)
+        at: dict[float, list[float]] = {}
         per_epoch = EXAMPLES[settings.dataset] / settings.batch_size
         for curve in curves(plan[name], folder).values():
             for step, value in curve.items():
@@ -241,7 +243,7 @@ def learned(plan: Plan, folder: Path) -> Figure | None:
     return figure
 
 
-def curves(experiment: Learned, folder: Path) -> dict[int, dict[float, float]]:
+def curves(experiment: Experiment, folder: Path) -> dict[int, dict[float, float]]:
     """Test accuracy of the most likely mask by step, for each finished replicate that has a curve."""
     run, found = experiment.run(folder), {}
     for row in experiment.rows(folder):

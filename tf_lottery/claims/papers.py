@@ -46,7 +46,7 @@ def tickets_match_dense(evidence: Evidence) -> Measured:
     """Winning tickets match or beat the dense network down to {smallest} of the weights."""
     dense, plan = evidence.accuracy("protocol"), evidence.plan
     behind = {d: float(np.mean(dense - evidence.accuracy("protocol", d))) for d in _down(evidence, "protocol", 1.0)}
-    worst = max(behind, key=behind.get)
+    worst = max(behind, key=behind.__getitem__)
     return Measured(
         evidence.accuracy("protocol", plan.smallest),
         behind[worst] <= plan.tolerance,

@@ -36,7 +36,7 @@ class Experiment(ABC):
 
     name: str
     settings: Any
-    of: Search | None = None
+    of: Search | Any = None
     retrained: tuple[int, ...] = ()
     table: ClassVar[str] = "summary.csv"
 
@@ -93,7 +93,7 @@ class Experiment(ABC):
                 tuple(levels),
                 self.steps,
                 after=frozenset([_named(self.of, replicate)] if self.of else ()),
-                reads=self.of and self.of.name,
+                reads=self.of.name if self.of else None,
             )
             for replicate, levels in by_replicate.items()
         ]

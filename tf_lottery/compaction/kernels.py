@@ -23,7 +23,7 @@ class Linear(Rule):
     them, and have their kernels added to their own.
     """
 
-    variables = ("kernel", "bias")
+    variables: tuple[str, ...] = ("kernel", "bias")
 
     def __init__(self, *args):
         super().__init__(*args)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import keras
 import numpy as np
@@ -58,7 +59,7 @@ class Units:
       present: Whether it has a place in the compacted tensor.
     """
 
-    shape: tuple[int | None, ...]
+    shape: tuple[int | Any, ...]  # None where a size is not known
     constant: np.ndarray = field(init=False)
     wanted: np.ndarray = field(init=False)
     present: np.ndarray = field(init=False)
@@ -151,8 +152,8 @@ def rule_of(step: Step, graph: Graph, inputs: list[Units], outputs: list[Units])
     elif not all(isinstance(leaf, bool | int | float | str | None) for leaf in arrays):
         reason = "it is called with an array"
     else:
-        reason = kind.refuses(step)
-    return Rule(step, inputs, outputs, reason) if reason else kind(step, inputs, outputs)
+        return Rule(step, inputs, outputs, why) if (why := kind.refuses(step)) else kind(step, inputs, outputs)
+    return Rule(step, inputs, outputs, reason)
 
 
 def handles(*kinds: str) -> Callable[[type[Rule]], type[Rule]]:

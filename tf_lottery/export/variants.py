@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -100,7 +101,7 @@ class Converter:
     def _serve(self, *inputs):
         return keras.tree.flatten(self.model(keras.tree.pack_sequence_as(self.inputs, inputs), training=False))
 
-    def __call__(self, name: str, representative: Sequence[np.ndarray] | None = None) -> bytes:
+    def __call__(self, name: str, representative: Sequence[np.ndarray] | Any = None) -> bytes:
         """The content of a `.tflite` file.
 
         Args:

@@ -77,7 +77,7 @@ def series_of(run: Run) -> Series:
 
 def _of_search(run: Run, series: Series, levels: Sequence[int] | None) -> list[Picture | LeftOut]:
     curves = measured.curves(run, levels) or LeftOut("Training", "the run keeps no curves")
-    drawn = [measured.against_density(series, name) for name in ("accuracy", "early_stop")]
+    drawn: list[Picture | LeftOut] = [measured.against_density(series, name) for name in ("accuracy", "early_stop")]
     drawn += [curves, measured.against_density(series, "final_accuracy")]
     if rule := run.rule():
         drawn.append(untrained.by_rule(rule))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class Level:
     kernels: dict[str, list[float]]
     connected: dict[str, list[Connected]]
     overlap: dict[str, list[float]]
-    kept_by_input: list[np.ndarray] | None
+    kept_by_input: list[np.ndarray] | Any
 
     @property
     def density(self) -> float:
@@ -67,7 +67,7 @@ def _level(run: Run, level: int, there: Sequence[int]) -> Level:
     paths = [path for path in tickets[0].masks if all(path in ticket.masks for ticket in tickets)]
     common = [{path: ticket.masks[path] for path in paths} for ticket in tickets]
     shared = [overlap(one, other) for one, other in combinations(common, 2)]
-    by_input = [by_input_unit(ticket.masks, ticket.found.get("input_shape")) for ticket in tickets]
+    by_input: list[Any] = [by_input_unit(ticket.masks, ticket.found.get("input_shape")) for ticket in tickets]
     return Level(
         level,
         list(replicates),
@@ -86,8 +86,8 @@ def connected(mask: np.ndarray) -> Connected:
     >>> connected(np.array([[1, 1, 0], [0, 0, 0]]))
     Connected(inputs=0.5, outputs=0.6666666666666666)
     """
-    matrix = mask.reshape(-1, *mask.shape[-2:]).any(axis=0)
-    return Connected(float(matrix.any(axis=1).mean()), float(matrix.any(axis=0).mean()))
+    matrix = np.any(mask.reshape(-1, *mask.shape[-2:]), axis=0)
+    return Connected(float(np.any(matrix, axis=1).mean()), float(np.any(matrix, axis=0).mean()))
 
 
 def by_input_unit(masks: Arrays, input_shape: Sequence[int] | None) -> np.ndarray | None:

@@ -74,7 +74,9 @@ def by_rule(rows: Sequence[Mapping[str, Any]]) -> Picture:
                 if row["criterion"] == name and row["signed_constant"] == constant:
                     at.setdefault(row["density"], []).append(100 * row["test_accuracy"])
             place = ranked.index(name)
-            look = {"color": COLOURS[place], "marker": MARKERS[place], "label": name} if place < NAMED else {}
+            look: dict[str, Any] = (
+                {"color": COLOURS[place], "marker": MARKERS[place], "label": name} if place < NAMED else {}
+            )
             look = look or {"color": "0.75", "linewidth": 0.8, "label": "the others" if place == NAMED else None}
             x = sorted(at)
             if x:

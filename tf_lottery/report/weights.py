@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
@@ -16,7 +17,7 @@ from tf_lottery.quiet import native_stderr_off
 from tf_lottery.report.census import Level
 from tf_lottery.report.style import COLOURS, LeftOut, Picture, legend_above, short_names, spread
 from tf_lottery.results import Run
-from tf_lottery.ticket import Recipe, Ticket
+from tf_lottery.ticket import Recipe, Ticket, arrays
 
 POINTS = 3_000  # of a kernel, drawn by chance, in a scatter
 INSIDE = 0.995  # the share of points that the axes are sure to show
@@ -97,7 +98,7 @@ def scatter(run: Run, levels: Sequence[Level]) -> Picture | LeftOut:
 def _round(parent: Ticket, child: Ticket, path: str) -> Round:
     candidates = parent.masks[path].astype(bool)
     kept = child.masks[path].astype(bool)
-    return Round(initial_values(parent, path) * candidates, parent.final[path] * candidates, candidates, kept)
+    return Round(initial_values(parent, path) * candidates, arrays(parent.final)[path] * candidates, candidates, kept)
 
 
 def _known(criterion: str | None) -> Callable | None:
@@ -124,8 +125,8 @@ def _scatter(axes: Axes, one: Round, criterion: Callable | None) -> bool:
     axes.tick_params(labelsize=8)
     axes.locator_params(axis="x", nbins=3)
     axes.locator_params(axis="y", nbins=4)
-    level = criterion and cut(one, criterion)
-    if level is None:
+    level = cut(one, criterion) if criterion else None
+    if criterion is None or level is None:
         return False
     xs, ys = np.meshgrid(*(np.linspace(-side, side, GRID) for side in reach))
     scores = criteria.score(criterion, xs, ys, rng=np.random.default_rng(0))
@@ -186,7 +187,7 @@ def survivors(run: Run, levels: Sequence[Level]) -> Picture | LeftOut:
             counted = np.concatenate(kept[path, level.level])
             if counted.size:
                 axes.hist(counted, edges, density=True, histtype="step", color=colour, linewidth=1.3)
-    handles = [plt.Rectangle((0, 0), 1, 1, color="0.85", label="all (100 %)")]
+    handles: list[Artist] = [plt.Rectangle((0, 0), 1, 1, color="0.85", label="all (100 %)")]
     handles += [Line2D([], [], color=c, label=f"{100 * level.density:.3g} %") for level, c in zip(chosen, COLOURS)]
     legend_above(figure, "weights remaining in the network", handles=handles)
     many = f"{len(replicates)} replicates together" if len(replicates) > 1 else f"replicate {replicates[0]}"
