@@ -31,7 +31,7 @@ import keras
 import numpy as np
 
 import tf_lottery as tfl
-from tf_lottery import experiment
+from tf_lottery import problem
 from tf_lottery.bin.flags import Flags
 from tf_lottery.errors import LotteryError
 from tf_lottery.export.litert import Loaded, latencies
@@ -91,7 +91,7 @@ def trained(run: Run, replicate: int, level: int, dataset) -> keras.Model:
     ticket = run.ticket(replicate, level)
     known = {"model": "lenet_300_100", "input_shape": list(dataset.input_shape), "classes": dataset.classes}
     ticket = dataclasses.replace(ticket, found={**known, **ticket.found})
-    return tfl.strip(ticket.apply(experiment.model_of(ticket), "final"))
+    return tfl.strip(ticket.apply(problem.model_of(ticket), "final"))
 
 
 def tickets(run: Run, replicate: int, level: int, dataset) -> tuple[dict[str, Network], str]:

@@ -1,6 +1,6 @@
 """What many and long trainings cost: workers, replicas, checkpoints, fifty levels, a thousand networks, growth with size.
 
-    python benchmarks/scale.py                  # all of it, about 25 minutes on two cores
+    python benchmarks/scale.py                  # all of it, about 20 minutes on two cores
     python benchmarks/scale.py workers          # one of them
 
 Writes docs/results/scale/scale.json, scale.md and levels.png.
@@ -39,13 +39,13 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results" / "scale"
 
 
 def workers() -> list[dict]:
-    """Two replicates of LeNet on MNIST, three levels of 8,000 steps each: the command as it is typed, from start to end."""
+    """Two replicates of LeNet on MNIST, three levels of 20,000 steps each: the command as it is typed, from start to end."""
 
     def command(*flags: str) -> Callable[[], float]:
         def run() -> float:
             with tempfile.TemporaryDirectory() as folder:
                 began = time.perf_counter()
-                words = ["--model=lenet_300_100", "--levels=2", "--steps=8000", "--quiet", f"--results_dir={folder}"]
+                words = ["--model=lenet_300_100", "--levels=2", "--steps=20000", "--quiet", f"--results_dir={folder}"]
                 find = [sys.executable, "-m", "tf_lottery.bin.find", *words, *flags]
                 subprocess.run(find, check=True, stdout=subprocess.DEVNULL)
                 return time.perf_counter() - began
@@ -58,7 +58,7 @@ def workers() -> list[dict]:
         workers_2=command("--replicates=2", "--workers=2"),
         one_process=command("--replicates=2"),
     )
-    name = "LeNet-300-100, two replicates of three levels of 8,000 steps: --workers=2 / one after the other"
+    name = "LeNet-300-100, two replicates of three levels of 20,000 steps: --workers=2 / one after the other"
     return [row(name, times, "workers_2", "one_process", "<= 0.80", "s")]
 
 

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from tf_lottery import claims, criteria, experiment, loop, treatments
+from tf_lottery import claims, criteria, experiment, loop, problem, treatments
 from tf_lottery.bin import main
 from tf_lottery.claims import evidence, papers
 from tf_lottery.claims import figures as figures_lib
@@ -189,7 +189,7 @@ def test_a_claim_is_one_sentence_with_a_source_and_a_rule(name):
 @pytest.mark.parametrize("scale", plan_lib.PLANS)
 def test_the_settings_of_a_plan_are_possible(scale):
     for own in plan_lib.plan(scale).experiments:
-        experiment._check_numbers(own.trunk.settings)
+        problem.check_numbers(own.trunk.settings)
         if isinstance(own, Branch):
             assert set(own.levels()) <= set(own.of.levels())
         settings = own.settings

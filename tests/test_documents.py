@@ -82,8 +82,9 @@ def test_the_exports_of_the_phone_page_are_the_measured_ones():
     assert f"dense network has {100 * dense['accuracy']:.2f} %" in page
 
 
-def test_the_costs_of_the_scale_page_are_the_measured_ones():
-    table = (ROOT / "docs" / "results" / "scale" / "scale.md").read_text().rstrip()
+@pytest.mark.parametrize("measured", ["scale/scale.md", "gpu/gpu.md"])
+def test_the_costs_of_the_scale_page_are_the_measured_ones(measured):
+    table = (ROOT / "docs" / "results" / measured).read_text().rstrip()
     assert table.count("\n| ") >= 8 and table in (ROOT / "docs" / "scale.md").read_text()
 
 

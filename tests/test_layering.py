@@ -48,7 +48,7 @@ FLOORS = [
     {"checkpoint", "examples", "feed", "loop", "training", "find", "supermask"},  # procedure
     {"tfmot", "export", "compaction"},  # border
     {"models", "data"},  # problems: registry and Keras
-    {"settings", "executor", "on_ray", "experiment", "report", "claims", "contracts"},
+    {"settings", "executor", "on_ray", "problem", "experiment", "by_rule", "report", "claims", "contracts"},
     {"bin"},
 ]
 WITHOUT_TENSORFLOW = [

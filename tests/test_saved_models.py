@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tf_lottery as tfl
-from tf_lottery import experiment, ticket_file
+from tf_lottery import problem, ticket_file
 
 FOLDER = Path(__file__).parents[1] / "saved_models"
 PAGE = (FOLDER / "README.md").read_text()
@@ -24,7 +24,7 @@ def test_the_supermask_is_a_mask_and_a_seed():
 
 def test_its_weights_are_signed_constants_that_were_never_trained():
     ticket = tfl.Ticket.load(FILE)
-    plain = tfl.strip(ticket.apply(experiment.model_of(ticket)))
+    plain = tfl.strip(ticket.apply(problem.model_of(ticket)))
     for kernel in tfl.weights.prunable_kernels(plain):
         values = np.abs(tfl.weights.value_of(kernel.variable))
         assert len(np.unique(values[values > 0])) == 1 and np.count_nonzero(values) == ticket.masks[kernel.path].sum()
@@ -34,5 +34,5 @@ def test_it_is_as_right_as_its_page_says(tfds_dir):
     data = tfl.data.load("mnist", tfds_dir)
     ticket = tfl.Ticket.load(FILE)
     trainer = tfl.Trainer(*data.train, test=data.test, steps=1)
-    accuracy = trainer.test_accuracy(ticket.apply(experiment.model_of(ticket)))
+    accuracy = trainer.test_accuracy(ticket.apply(problem.model_of(ticket)))
     assert accuracy == pytest.approx(float(re.search(r"([\d.]+) % of 10,000", PAGE)[1]) / 100, abs=2e-4)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from tf_lottery import Ticket, TicketError, data, experiment, find, layers, models, state, weights
+from tf_lottery import Ticket, TicketError, data, find, layers, models, problem, state, weights
 from tf_lottery.bin import main
 from tf_lottery.container import digest
 from tf_lottery.ticket import Recipe
@@ -46,7 +46,7 @@ def test_tickets_of_the_command_line_are_enough_to_build_their_model(run):
         ticket = Ticket.load(file)
         told = {"model": "residual_mlp", "dataset": "mnist1d", "input_shape": [40], "classes": 10}
         assert told.items() <= ticket.found.items()
-        model = experiment.model_of(ticket)
+        model = problem.model_of(ticket)
         ticket.apply(model, "final")
         assert accuracy(model) == pytest.approx(ticket.metrics["final_test_accuracy"], abs=1e-6)
 
@@ -90,8 +90,8 @@ def test_a_recipe_of_other_values_is_named(level_2):
     path = next(iter(ticket.masks))
     wrong = dataclasses.replace(ticket.initial[path], digest=digest(np.zeros(3)))
     with pytest.raises(TicketError, match=f"values of '{path}'.*its recipe draws others"):
-        dataclasses.replace(ticket, initial={**ticket.initial, path: wrong}).apply(experiment.model_of(ticket))
-    model = experiment.model_of(ticket)  # the trained weights are there all the same
+        dataclasses.replace(ticket, initial={**ticket.initial, path: wrong}).apply(problem.model_of(ticket))
+    model = problem.model_of(ticket)  # the trained weights are there all the same
     dataclasses.replace(ticket, initial={**ticket.initial, path: wrong}).apply(model, "final")
     assert accuracy(model) == pytest.approx(ticket.metrics["final_test_accuracy"], abs=1e-6)
 
@@ -111,7 +111,7 @@ def test_a_recipe_of_other_values_is_named(level_2):
 def test_what_no_model_can_be_built_from(change, message, level_2):
     ticket = Ticket.load(level_2)
     with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
-        experiment.model_of(dataclasses.replace(ticket, found={**ticket.found, **change}))
+        problem.model_of(dataclasses.replace(ticket, found={**ticket.found, **change}))
 
 
 def test_info(run, level_2, capsys, monkeypatch):
@@ -168,7 +168,7 @@ def test_pack(level_2, tmp_path, capsys):
     small, whole = describe(out), describe(level_2)
     assert small.bytes < 0.6 * whole.bytes and {part.final for part in small.parts} == {"float16"}
     assert {part.initial for part in small.parts} == {"recipe"}
-    model = experiment.model_of(small.ticket)
+    model = problem.model_of(small.ticket)
     small.ticket.apply(model, "final")
     assert accuracy(model) == pytest.approx(whole.ticket.metrics["final_test_accuracy"], abs=0.005)
     assert call("pack", level_2, out) == 1 and "exists" in capsys.readouterr().err
@@ -236,7 +236,7 @@ def test_a_supermask_is_its_mask_and_its_seed(tmp_path):
     account = describe(file)
     masks = sum(part.mask_bytes for part in account.parts)
     assert {part.initial for part in account.parts} == {"recipe"} and account.bytes < masks + 2_000
-    model = experiment.model_of(account.ticket)
+    model = problem.model_of(account.ticket)
     plain = layers.strip(account.ticket.apply(model))
     assert accuracy(plain) == pytest.approx(account.ticket.metrics["mask_accuracy"], abs=1e-6)
     assert all(weights.digest(weights.regenerate(r, p)) == r.digest for p, r in account.ticket.initial.items())

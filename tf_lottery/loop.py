@@ -211,6 +211,11 @@ def xla_pays(model: keras.Model) -> bool:
     """On a GPU always; on a CPU for nets of matrix products only, where it is several times faster, as measured."""
     if tf.config.list_physical_devices("GPU"):
         return True
+    return has_matrices_only(model)
+
+
+def has_matrices_only(model: keras.Model) -> bool:
+    """Whether a net is made of matrix products: no convolutions, no recurrence."""
     recurrent = any(isinstance(layer, keras.layers.RNN) for layer in sublayers(model))
     return not recurrent and all(len(v.shape) <= 2 for v in model.trainable_variables)
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -48,7 +49,7 @@ from tf_lottery.ticket_file import read_header, verified_header
 RULE_TABLE = "supermask_by_rule.csv"
 # Settings that older runs do not name, and what they were, by a setting of the runs they belong to.
 OLDER: dict[str, dict[str, Any]] = {
-    "model": {"precision": "float32"},
+    "model": {"precision": "float32", "deterministic": False},
     "levels": {"min_per_kernel": 1},
 }
 
@@ -104,7 +105,8 @@ class Run:
             return
         try:
             with self._tables(), whole_file(self.folder / "spec.json") as unfinished:
-                unfinished.write_text(json.dumps({"settings": settings, "versions": versions}, indent=2) + "\n")
+                spec = {"settings": settings, "versions": versions}
+                unfinished.write_text(json.dumps({**spec, "sha256": _digest(spec)}, indent=2) + "\n")
         except OSError as error:
             raise LotteryError(
                 f"Expected a folder that can be written, but {self.folder} cannot ({error.strerror})."
@@ -115,13 +117,15 @@ class Run:
         path = self.folder / "spec.json"
         try:
             spec = json.loads(path.read_text())
+            if spec.pop("sha256", None) not in (None, _digest(spec)):  # older runs have none
+                raise ValueError("it is not as it was written")
             for owner, were in OLDER.items():
                 if owner in spec["settings"]:
                     spec["settings"] = {**were, **spec["settings"]}
             return spec
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise LotteryError(f"Expected the settings of a run in {path}, but it cannot be read ({error}).") from None
 
     def settings(self) -> dict[str, Any]:
@@ -395,6 +399,11 @@ def _folder_name(name: str) -> str:
     if not re.fullmatch(r"[^/\\.][^/\\]*", name):
         raise LotteryError(f"Expected a name without slashes that does not begin with a dot, but received {name!r}.")
     return name
+
+
+def _digest(spec: Mapping[str, Any]) -> str:
+    """The SHA-256 of settings and versions as JSON writes them."""
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
 
 
 def _set_aside(path: Path, then: str) -> str:

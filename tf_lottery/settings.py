@@ -39,6 +39,10 @@ class Problem:
         "What layers compute in: float32, mixed_bfloat16 or mixed_float16. Default: the fastest of the device, which on a CPU is "
         "float32.",
     )
+    deterministic: bool = setting(
+        False,
+        "Use only operations that give the same bits each time. On a CPU all do; on a GPU convolutions are slower then.",
+    )
     eval_every: int | None = setting(None, "Steps between measurements of the validation set.")
     test_every: int | None = setting(
         None, "Steps between measurements of the test set; that of the early stop is exact in any case."

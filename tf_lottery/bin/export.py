@@ -217,10 +217,10 @@ def load_keras(path: str) -> keras.Model:
 
 
 def _apply(ticket: Ticket, origin: dict[str, Any], source: Source) -> keras.Model:
-    from tf_lottery import experiment
+    from tf_lottery import problem
 
     ticket = dataclasses.replace(ticket, found={**origin, **ticket.found})
-    model = experiment.model_of(ticket, source.model)
+    model = problem.model_of(ticket, source.model)
     return ticket.apply(model, source.weights or ("initial" if ticket.final is None else "final"))
 
 

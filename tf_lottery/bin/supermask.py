@@ -88,13 +88,13 @@ def _by_rule(place: training.Place, settings: SupermaskSettings) -> None:
     Settings.of(run)
 
     with native_stderr_off():
-        from tf_lottery import experiment
+        from tf_lottery import by_rule
 
     from tf_lottery.bin.display import print_json, print_table, rule_table
 
     rows: list[Mapping[str, Any]] = []
     quiet = place.quiet or place.json
-    for row in experiment.evaluate_supermasks(run, settings, data_dir=place.data_dir, replicate=place.replicate):
+    for row in by_rule.evaluate(run, settings, data_dir=place.data_dir, replicate=place.replicate):
         if rows and not quiet and rows[-1]["criterion"] != row["criterion"]:
             print(_best(rows, rows[-1]["replicate"], rows[-1]["criterion"]))
         rows.append(row)

@@ -90,7 +90,7 @@ def apply(options: Options, file: str) -> None:
     which = options.weights or ("initial" if ticket.final is None else "final")
 
     with native_stderr_off():
-        from tf_lottery import data, experiment, layers
+        from tf_lottery import data, layers, problem
     tests = None
     if options.evaluate:
         name = options.dataset or ticket.found.get("dataset")
@@ -101,7 +101,7 @@ def apply(options: Options, file: str) -> None:
         dataset = data.load(name, options.data_dir)
         tests, origin = dataset.test, {"input_shape": list(dataset.input_shape), "classes": dataset.classes}
         ticket = dataclasses.replace(ticket, found={**origin, **ticket.found})
-    model = load_keras(options.model) if _is_file(options.model) else experiment.model_of(ticket, options.model)
+    model = load_keras(options.model) if _is_file(options.model) else problem.model_of(ticket, options.model)
     plain = layers.strip(ticket.apply(model, which))
     if output:
         with whole_file(output) as unfinished:

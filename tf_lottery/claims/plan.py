@@ -190,11 +190,13 @@ class ByRule(Experiment):
         return [Task(self.name, functools.partial(self.work, data_dir=data_dir), self.of.name, None, (), 0, after)]
 
     def work(self, experiment, folder: Path, display, *, data_dir: str | None = None, **_) -> None:
+        from tf_lottery import by_rule
+
         if self.run(folder).missing(self.replicates, [0]):
             return  # another process is at a dense level; the next start measures them
         for constant in ("none", "std"):
             settings = dataclasses.replace(self.settings, signed_constant=constant)
-            collections.deque(experiment.evaluate_supermasks(self.run(folder), settings, data_dir=data_dir), maxlen=0)
+            collections.deque(by_rule.evaluate(self.run(folder), settings, data_dir=data_dir), maxlen=0)
 
     def differs(self, folder: Path) -> None:
         return None  # spec.json is the search's

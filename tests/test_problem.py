@@ -1,0 +1,48 @@
+"""The model and the trainer that settings describe."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tf_lottery import data, loop, problem
+from tf_lottery.distribution import Replicas
+from tf_lottery.results import Run
+from tf_lottery.settings import Settings
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """TensorFlow says that there is a GPU, and notes that its deterministic operations were asked for."""
+    asked = []
+    monkeypatch.setattr(loop.tf.config, "list_physical_devices", lambda kind: [kind])
+    monkeypatch.setattr(problem.tf.config.experimental, "enable_op_determinism", lambda: asked.append(True))
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "deterministic", "compiled"),
+    [
+        ("lenet_300_100", (28, 28, 1), False, True),
+        ("lenet_300_100", (28, 28, 1), True, True),  # it repeats itself all the same
+        ("conv2", (32, 32, 3), False, True),
+        ("conv2", (32, 32, 3), True, False),
+    ],
+)
+def test_what_a_gpu_compiles(gpu, rng, model, shape, deterministic, compiled):
+    part = (rng.random((100, *shape), dtype="float32"), rng.integers(0, 10, 100).astype("int32"))
+    settings = problem.resolved(Settings(model, deterministic=deterministic, precision="float32"))
+    net, trainer = problem.of_replicate(settings, data.Dataset(part, part, part, classes=10), 0)
+    assert loop._compiles(trainer.jit_compile, net, Replicas(None)) is compiled
+    assert bool(gpu) is deterministic
+
+
+def test_deterministic_searches_repeat_bit_for_bit(tmp_path):
+    words = ["--levels=1", "--steps=30", "--eval_every=10", "--replicates=1", "--quiet", "--deterministic"]
+    for name in "ab":
+        find = [sys.executable, "-m", "tf_lottery.bin.find", *words, f"--results_dir={tmp_path}", f"--name={name}"]
+        subprocess.run(find, check=True, stdout=subprocess.DEVNULL)
+    one, two = (Run(tmp_path / name) for name in "ab")
+    assert one.settings()["deterministic"] and one.settings() == two.settings()
+    first, second = (run.ticket(0, 1).final for run in (one, two))
+    assert first and all((first[path] == value).all() for path, value in second.items())

@@ -1,0 +1,138 @@
+"""The problem of an experiment, out of its settings: the model and the trainer of each replicate, and the model of a ticket."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_lottery import data, loop, models, precision
+from tf_lottery.distribution import Replicas
+from tf_lottery.errors import DataError, LotteryError, TicketError
+from tf_lottery.settings import Problem
+from tf_lottery.ticket import Ticket
+from tf_lottery.training import Trainer, WarmUpThenDrop
+
+MOST_INPUTS = 2**24  # numbers in an input times classes: a bound on what a stranger's ticket may ask for
+
+
+def resolved(settings: Problem) -> Any:
+    """The settings without any None for a default, checked.
+
+    Raises:
+      LotteryError: If one of them is not possible; the sentence names it.
+    """
+    settings = settings.resolved()
+    check_numbers(settings)
+    settings = dataclasses.replace(settings, precision=settings.precision or precision.fastest())
+    precision.check(settings.precision)
+    return settings
+
+
+def of_replicate(
+    settings: Problem, dataset: data.Dataset, replicate: int, strategy: tf.distribute.Strategy | None = None
+) -> tuple[keras.Model, Trainer]:
+    """The model and the trainer of one replicate.
+
+    Args:
+      settings: Resolved ones.
+      dataset: Their data.
+      replicate: Which; its seed is `settings.seed` + `replicate`.
+      strategy: As for `Trainer`.
+
+    Raises:
+      DataError: If the data do not fit the model, or `augment`.
+      LotteryError: If there is no such model or optimizer.
+    """
+    seed = settings.seed + replicate
+    if settings.augment and len(dataset.input_shape) != 3:
+        raise DataError(
+            f"Expected images for --augment, but {settings.dataset} has inputs of shape {dataset.input_shape}."
+        )
+    if settings.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.utils.clear_session()  # automatic names must not tell of the replicates that this process trained before
+    with Replicas(strategy).scope(), precision.layers_in(settings.precision):
+        model = _built(settings.model, dataset.input_shape, dataset.classes, seed, source=settings.dataset)
+    plainly = settings.deterministic and not loop.has_matrices_only(model)  # XLA has no deterministic pooling on a GPU
+    trainer = Trainer(
+        *dataset.train,
+        validation=dataset.validation,
+        test=dataset.test,
+        steps=settings.steps,
+        batch_size=settings.batch_size,
+        eval_every=settings.eval_every,
+        test_every=settings.test_every,
+        optimizer=_optimizer(settings),
+        augment=data.flip_and_crop if settings.augment else None,
+        seed=seed,
+        jit_compile=False if plainly else "auto",
+        strategy=strategy,
+    )
+    return model, trainer
+
+
+def model_of(ticket: Ticket, model: str | None = None) -> keras.Model:
+    """Builds the model that a ticket of the command line belongs to, plain, with weights of its own: `ticket.apply` puts it on.
+
+    Args:
+      ticket: Its `found` names the model, the shape of an input and the number of classes.
+      model: A name in `models`, in the place of the one that the ticket names.
+
+    Raises:
+      LotteryError: If the model is not known, or does not take such inputs; a `TicketError` if the ticket does not say.
+    """
+    name = ticket.found.get("model") if model is None else model
+    shape, classes = ticket.found.get("input_shape"), ticket.found.get("classes")
+    if not isinstance(name, str):
+        raise TicketError(
+            f"Expected a ticket that names its model, as those of the command line do, or model= one of "
+            f"{', '.join(models.registry)}, but received neither."
+        )
+    sizes = [*shape, classes] if isinstance(shape, list | tuple) else [None]
+    if not all(type(size) is int and size > 0 for size in sizes) or math.prod(sizes) > MOST_INPUTS:
+        raise TicketError(
+            f"Expected a ticket that tells the input_shape and the classes of its model, but it tells {shape!r:.80} and {classes!r:.80}."
+        )
+    return _built(name, tuple(shape), classes, seed=0, source="the ticket")
+
+
+def _built(name: str, input_shape: tuple[int, ...], classes: int, seed: int, source: str) -> keras.Model:
+    build = models.get(name)
+    try:
+        return build(input_shape, classes, seed)
+    except ValueError as error:
+        raise DataError(
+            f"Expected data that fit {name}, but {source} has inputs of shape {input_shape} "
+            f"({str(error).partition(chr(10))[0]})."
+        ) from None
+
+
+def check_numbers(settings: Any) -> None:
+    for name in ("replicates", "levels", "steps", "batch_size", "eval_every", "test_every"):
+        if (value := getattr(settings, name, None)) is not None and value < 1:
+            raise LotteryError(f"Expected {name} of at least 1, but received {value}.")
+    for name in ("seed", "rewind_to", "warmup", "min_per_kernel"):
+        if getattr(settings, name, 0) < 0:
+            raise LotteryError(f"Expected {name} of 0 or more, but received {getattr(settings, name)}.")
+    if not settings.learning_rate > 0:
+        raise LotteryError(f"Expected a learning_rate above 0, but received {settings.learning_rate}.")
+    if getattr(settings, "rewind_to", 0) > settings.steps:
+        raise LotteryError(f"Expected rewind_to within the {settings.steps} steps, but received {settings.rewind_to}.")
+
+
+def _optimizer(settings: Problem) -> keras.optimizers.Optimizer:
+    rate = settings.learning_rate
+    if settings.warmup or settings.lr_drops:
+        rate = WarmUpThenDrop(rate, settings.warmup, settings.lr_drops)
+    if settings.optimizer == "sgd_momentum":
+        return keras.optimizers.SGD(rate, momentum=0.9)
+    try:
+        return type(keras.optimizers.get(settings.optimizer))(rate)
+    except ValueError:
+        raise LotteryError(
+            f"Expected adam, sgd, sgd_momentum or another optimizer of Keras, but received {settings.optimizer!r}."
+        ) from None
