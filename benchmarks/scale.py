@@ -1,4 +1,4 @@
-"""What many and long trainings cost: workers, replicas, checkpoints, fifty levels, a thousand networks, growth with size.
+"""What many and long trainings cost: workers, replicates, replicas, checkpoints, fifty levels, a thousand networks, growth with size.
 
     python benchmarks/scale.py                  # all of it, about 20 minutes on two cores
     python benchmarks/scale.py workers          # one of them
@@ -38,28 +38,59 @@ tf.get_logger().setLevel("ERROR")
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "scale"
 
 
+def find(*flags: str, steps: int) -> Callable[[], float]:
+    """Seconds of a search with LeNet on MNIST: the command as it is typed, from start to end."""
+
+    def run() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            words = ["--model=lenet_300_100", f"--steps={steps}", "--quiet", f"--results_dir={folder}", *flags]
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-m", "tf_lottery.bin.find", *words], check=True, stdout=subprocess.DEVNULL)
+            return time.perf_counter() - began
+
+    return run
+
+
 def workers() -> list[dict]:
-    """Two replicates of LeNet on MNIST, three levels of 20,000 steps each: the command as it is typed, from start to end."""
-
-    def command(*flags: str) -> Callable[[], float]:
-        def run() -> float:
-            with tempfile.TemporaryDirectory() as folder:
-                began = time.perf_counter()
-                words = ["--model=lenet_300_100", "--levels=2", "--steps=20000", "--quiet", f"--results_dir={folder}"]
-                find = [sys.executable, "-m", "tf_lottery.bin.find", *words, *flags]
-                subprocess.run(find, check=True, stdout=subprocess.DEVNULL)
-                return time.perf_counter() - began
-
-        return run
-
-    times = alternate(
+    """Two replicates of three levels, and four of two: in processes side by side, and in one."""
+    long = ["--levels=2", "--replicates=2"]
+    two = alternate(
         2,
         warm=False,  # each command is a process of its own
-        workers_2=command("--replicates=2", "--workers=2"),
-        one_process=command("--replicates=2"),
+        workers_2=find(*long, "--workers=2", steps=20_000),
+        one_process=find(*long, steps=20_000),
     )
-    name = "LeNet-300-100, two replicates of three levels of 20,000 steps: --workers=2 / one after the other"
-    return [row(name, times, "workers_2", "one_process", "<= 0.80", "s")]
+    short = ["--levels=1", "--replicates=4"]
+    four = alternate(
+        2,
+        warm=False,
+        one_process=find(*short, steps=10_000),
+        **{f"workers_{n}": find(*short, f"--workers={n}", steps=10_000) for n in (2, 4)},
+    )
+    name = "LeNet-300-100, four replicates of two levels of 10,000 steps"
+    return [
+        row(
+            "LeNet-300-100, two replicates of three levels of 20,000 steps: --workers=2 / one after the other",
+            two,
+            "workers_2",
+            "one_process",
+            "<= 0.80",
+            "s",
+        ),
+        row(f"{name}: --workers=2 / one after the other", four, "workers_2", "one_process", "", "s"),
+        row(f"{name}: --workers=4 on two cores / one after the other", four, "workers_4", "one_process", "", "s"),
+    ]
+
+
+def replicates() -> list[dict]:
+    """One to eight replicates in one process, two levels of 3,000 steps each."""
+    counts = [1, 2, 4, 8]
+    costs = [find("--levels=1", f"--replicates={count}", steps=3_000)() for count in counts]
+    return [
+        _slope(
+            "tf-lottery find, replicates of two levels of 3,000 steps, LeNet-300-100", counts, costs, "replicate", "s"
+        )
+    ]
 
 
 def mirrored() -> list[dict]:
@@ -298,7 +329,7 @@ def _slope(name: str, sizes, costs: list[float], each: str, unit: str) -> dict:
     }
 
 
-BENCHMARKS = [workers, mirrored, checkpoints, levels, thousand, weights]
+BENCHMARKS = [workers, replicates, mirrored, checkpoints, levels, thousand, weights]
 
 
 def _table(rows: list[dict]) -> list[str]:
