@@ -35,6 +35,7 @@ FLOORS = [
         "distribution",
         "precision",
         "weights",
+        "recipes",
         "layers",
         "learned",
         "state",

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tf_lottery import masks, models, weights
+from tf_lottery import masks, models, recipes, weights
 
 PAPER = {  # weights % remaining at the start of the paper's lists; Frankle & Carbin (2019), Figure 2 and labels
     "lenet_300_100": "100 80.0 64.1 51.3 41.1 32.9 26.3 21.1 16.9 13.5 10.8 8.7 7.0 5.6 4.5 3.6 2.9 2.3 1.9 1.5 1.2 0.96 0.77 0.62 0.50",
@@ -75,7 +75,7 @@ def test_glorot_normal_everywhere_but_in_the_mlp():
 def test_kernels_can_be_drawn_anew():
     for name in models.registry:
         kernel = kernels_of(name)[0]
-        assert weights.draw(kernel, 1).shape == tuple(kernel.variable.shape)
+        assert recipes.draw(kernel, 1).shape == tuple(kernel.variable.shape)
 
 
 def test_resnet_has_20_layers_and_decays_its_weights():

@@ -264,13 +264,12 @@ def test_a_supermask_run_has_figures_of_its_own(tmp_path):
 
 
 def test_recipes_are_drawn_for_the_figures_of_weights(tmp_path, dense_net):
-    from tf_lottery import state
-    from tf_lottery import weights as keras_weights
+    from tf_lottery import recipes, state
 
     model = dense_net()
-    recipes = keras_weights.recipes(model)
-    kernel = next(path for path in recipes if path.endswith("hidden/kernel"))
-    ticket = Ticket({kernel: np.ones((6, 16), np.uint8)}, {kernel: recipes[kernel]})
+    drawn = recipes.of_model(model)
+    kernel = next(path for path in drawn if path.endswith("hidden/kernel"))
+    ticket = Ticket({kernel: np.ones((6, 16), np.uint8)}, {kernel: drawn[kernel]})
     assert np.array_equal(weights.initial_values(ticket, kernel), state.get_values(model)[kernel])
 
 

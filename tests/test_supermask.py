@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import tf_lottery as tfl
-from tf_lottery import criteria, masks, state, supermask, weights
+from tf_lottery import criteria, masks, recipes, state, supermask, weights
 from tf_lottery.bin import main as main_lib
+from tf_lottery.container import digest
 from tf_lottery.ticket import Recipe, Ticket
 
 
@@ -137,8 +138,8 @@ def test_a_recipe_says_where_its_values_come_from(dense_net, blobs):
         }
         or recipe.initializer["config"]["seed"] == 0
     )  # what an initializer's config holds is Keras's own business
-    np.testing.assert_array_equal(weights.regenerate(recipe, "k"), np.sign(kernel) * np.float32(np.sqrt(2 / 6)))
-    assert recipe.digest == weights.digest(weights.regenerate(recipe, "k"))
+    np.testing.assert_array_equal(recipes.regenerate(recipe, "k"), np.sign(kernel) * np.float32(np.sqrt(2 / 6)))
+    assert recipe.digest == digest(recipes.regenerate(recipe, "k"))
 
 
 def test_weights_that_no_initializer_made_are_stored(dense_net, blobs, tmp_path):
@@ -158,8 +159,8 @@ def test_weights_that_no_initializer_made_are_stored(dense_net, blobs, tmp_path)
 def test_an_unseeded_initializer_has_a_seed_all_the_same(blobs):
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(3)])
     values = weights.value_of(model.layers[0].kernel)
-    recipe = next(iter(weights.recipes(model).values()))
-    np.testing.assert_array_equal(weights.regenerate(recipe, "k"), values)
+    recipe = next(iter(recipes.of_model(model).values()))
+    np.testing.assert_array_equal(recipes.regenerate(recipe, "k"), values)
 
 
 def test_a_recipe_that_draws_other_values_names_the_kernel(dense_net, blobs):
@@ -333,9 +334,9 @@ def test_a_recipe_grows_in_a_fresh_process(dense_net, blobs, tmp_path):
     ticket.save(tmp_path / "a.ticket")
     code = (
         "import tf_lottery as tfl, numpy as np\n"
-        "from tf_lottery import weights\n"
+        "from tf_lottery import recipes\nfrom tf_lottery.container import digest\n"
         f"ticket = tfl.Ticket.load({str(tmp_path / 'a.ticket')!r})\n"
-        "print([weights.digest(weights.regenerate(r, p)) == r.digest for p, r in ticket.initial.items()])"
+        "print([digest(recipes.regenerate(r, p)) == r.digest for p, r in ticket.initial.items()])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert out.stdout.strip() == "[True, True, True, True]"

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from tf_lottery import Ticket, TicketError, data, find, layers, models, problem, state, weights
+from tf_lottery import Ticket, TicketError, data, find, layers, models, problem, recipes, state
 from tf_lottery.bin import main
 from tf_lottery.container import digest
 from tf_lottery.ticket import Recipe
@@ -239,4 +239,4 @@ def test_a_supermask_is_its_mask_and_its_seed(tmp_path):
     model = problem.model_of(account.ticket)
     plain = layers.strip(account.ticket.apply(model))
     assert accuracy(plain) == pytest.approx(account.ticket.metrics["mask_accuracy"], abs=1e-6)
-    assert all(weights.digest(weights.regenerate(r, p)) == r.digest for p, r in account.ticket.initial.items())
+    assert all(digest(recipes.regenerate(r, p)) == r.digest for p, r in account.ticket.initial.items())

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tf_lottery import weights
+from tf_lottery import recipes, weights
 from tf_lottery.errors import LotteryError
 
 L = keras.layers
@@ -144,7 +144,7 @@ def test_prune_fractions(dense_net):
 def test_draws_come_from_the_layers_own_initializer(layer, shape):
     layer.build(shape)
     for kernel in weights.prunable_kernels(layer):
-        first, again, other = (weights.draw(kernel, seed) for seed in (1, 1, 2))
+        first, again, other = (recipes.draw(kernel, seed) for seed in (1, 1, 2))
         now = np.asarray(kernel.variable)
         assert first.shape == now.shape and np.array_equal(first, again)
         random = now.std() > 0
@@ -161,7 +161,7 @@ def test_a_kernel_of_unknown_origin_cannot_be_drawn():
     layer = Odd()
     layer.build((None, 4))
     with pytest.raises(LotteryError, match="initializer"):
-        weights.draw(weights.prunable_kernels(layer)[0], 0)
+        recipes.draw(weights.prunable_kernels(layer)[0], 0)
 
 
 def test_fresh_optimizers_have_no_state():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import keras
 import numpy as np
 
-from tf_lottery import gradients, layers, masks, state, treatments, weights
+from tf_lottery import gradients, layers, masks, recipes, state, treatments, weights
 from tf_lottery.errors import LotteryError
 from tf_lottery.gradients import Probe
 from tf_lottery.masks import Arrays
@@ -107,7 +107,7 @@ def find_ticket(
     kernels = _kernels(masked)
     rounds = Rounds(
         [weights.prune_fractions(list(kernels.values()), prune_fraction)] * levels,
-        lambda path, seed: weights.draw(kernels[path], seed),
+        lambda path, seed: recipes.draw(kernels[path], seed),
         lambda kind, masks, values: gradients.take(masked, kind, probe, masks, values),
         state.channel_axes(masked) if scope in masks.CHANNEL_SCOPES else None,
         criterion=criterion,
@@ -183,7 +183,7 @@ def retrain_ticket(
         survivors=survivors,
         pruned=pruned,
         dense=dense,
-        draw=lambda path, seed: weights.draw(kernels[path], seed),
+        draw=lambda path, seed: recipes.draw(kernels[path], seed),
         seed=[seed, ticket.level],
     )
     return _trained(masked, train, Ticket(new, start, level=ticket.level, found=found).inheriting(dense))
@@ -219,8 +219,8 @@ class _Snapshot(keras.callbacks.Callback):
 
 def _begin(masked, found: Mapping) -> Ticket:
     """The first level, not trained yet, with the recipes of what still holds what its initializer drew."""
-    recipes = {recipe.digest: recipe for recipe in weights.recipes(masked.inner).values()}
-    return Ticket(state.get_masks(masked), state.get_values(masked), found=found, recipes=recipes)
+    drawn = {recipe.digest: recipe for recipe in recipes.of_model(masked.inner).values()}
+    return Ticket(state.get_masks(masked), state.get_values(masked), found=found, recipes=drawn)
 
 
 def _trained(masked, train: Train, ticket: Ticket, rewind_to: int = 0) -> Ticket:

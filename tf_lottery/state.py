@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from tf_lottery import masks as masks_lib
-from tf_lottery import weights
+from tf_lottery import recipes, weights
+from tf_lottery.container import digest
 from tf_lottery.errors import LotteryError, TicketError
 from tf_lottery.layers import Masked, MaskedLayer, MaskedModel, masked_parts, settle, wrap
 from tf_lottery.masks import Arrays
@@ -219,24 +220,20 @@ def in_paths_of(model, ticket: Ticket) -> Ticket:
         return values and {path_of[name]: _drawn(value, name, ticket.masks.get(name)) for name, value in values.items()}
 
     initial = renamed(ticket.initial)
-    recipes = {
-        weights.digest(initial[path_of[name]]): value
-        for name, value in ticket.initial.items()
-        if isinstance(value, Recipe)
-    }
+    own = {digest(initial[path_of[name]]): value for name, value in ticket.initial.items() if isinstance(value, Recipe)}
     return dataclasses.replace(
         ticket,
         masks=renamed(ticket.masks),
         initial=initial,
         final=renamed(ticket.final),
-        recipes={**ticket.recipes, **recipes},
+        recipes={**ticket.recipes, **own},
     )
 
 
 def _drawn(value: np.ndarray | Recipe, name: str, mask: np.ndarray | None) -> np.ndarray:
     if not isinstance(value, Recipe):
         return value
-    values = weights.regenerate(value, name)
+    values = recipes.regenerate(value, name)
     return values if mask is None else np.where(mask, values, 0).astype(values.dtype)
 
 

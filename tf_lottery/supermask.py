@@ -19,7 +19,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from tf_lottery import criteria, gradients, layers, masks, state, weights
+from tf_lottery import criteria, gradients, layers, masks, recipes, state, weights
+from tf_lottery.container import digest
 from tf_lottery.errors import LotteryError
 from tf_lottery.find import Train, metrics_of
 from tf_lottery.gradients import Probe
@@ -196,7 +197,7 @@ def train(
         raise LotteryError(f"Expected at least 1 sample, a whole number, but received samples={samples!r}.")
     if accuracy is None and "test" in getattr(train, "sets", ()):
         accuracy = train.test_accuracy  # type: ignore[attr-defined]  # a Trainer, or one that wraps it
-    drawn = weights.recipes(model)
+    drawn = recipes.of_model(model)
     masked = wrap(model, prunable, by=by, density=density, signed_constant=signed_constant, rescale=rescale, seed=seed)
     own = state.get_values(masked)
     try:
@@ -241,10 +242,10 @@ def _start(masked: Learned, new: masks.Arrays, drawn: Mapping[str, Recipe]) -> d
     own = state.get_values(masked)
     start: dict[str, np.ndarray | Recipe] = dict(own)
     for path, recipe in drawn.items():
-        if path not in new and weights.digest(own[path]) == recipe.digest:
+        if path not in new and digest(own[path]) == recipe.digest:
             start[path] = recipe
     for kernel, constant in zip(masked.kernels, masked.constants):
         if kernel.path in drawn:
             scale = (1.0 if constant is None else constant) * masked.factor(new[kernel.path])
-            start[kernel.path] = weights.scaled(drawn[kernel.path], signed=constant is not None, scale=scale)
+            start[kernel.path] = recipes.scaled(drawn[kernel.path], signed=constant is not None, scale=scale)
     return start

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import tf_keras
 
-from tf_lottery import criteria, treatments, weights
+from tf_lottery import criteria, recipes, treatments, weights
 from tf_lottery.callbacks.clock import due
 from tf_lottery.errors import LotteryError
 from tf_lottery.masks import CHANNEL_SCOPES, Arrays, check_scope
@@ -332,7 +332,7 @@ class RewindSurvivors(tfmot.sparsity.keras.UpdatePruningStep):
             for layer in (wrapper.layer, *wrapper.layer.submodules)
             if any(v is weight for v in vars(layer).values())
         ]
-        for attribute in weights.initializer_names(name):
+        for attribute in recipes.initializer_names(name):
             if initializer := getattr((owners or [wrapper.layer])[-1], attribute, None):
                 config = initializer.get_config()
                 fresh = type(initializer).from_config({**config, "seed": seed} if "seed" in config else config)

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_lottery import gradients, state, treatments, weights
+from tf_lottery import gradients, recipes, state, treatments, weights
 from tf_lottery.callbacks.clock import Clock, updates
 from tf_lottery.errors import LotteryError
 from tf_lottery.gradients import Probe
@@ -202,7 +202,7 @@ class LotteryTicket(keras.callbacks.Callback):
         shares = [weights.prune_fractions(list(kernels.values()), rates or share) for share in schedule.fractions]
         self._rounds = Rounds(
             shares,
-            lambda path, seed: weights.draw(kernels[path], seed),
+            lambda path, seed: recipes.draw(kernels[path], seed),
             lambda kind, masks, values: gradients.take(model, kind, self.probe, masks, values),
             state.channel_axes(model) if self.options["scope"] in CHANNEL_SCOPES else None,
             **self.options,

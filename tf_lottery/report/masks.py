@@ -244,9 +244,7 @@ def _for_each_kernel(
         legend_above(figure, handles=[*chance, *handles], fontsize=9)
 
 
-def _line(
-    axes: Axes, levels: Sequence[Level], of: Callable[[Level], list[float]], look: dict, dashes: str = "-"
-) -> None:
+def _line(axes: Axes, levels: Sequence[Level], of: Callable[[Level], list[float]], look: dict) -> None:
     """Mean with a band from the smallest to the largest; of a single level a point with a bar."""
     values = [Statistic.of(of(level)) for level in levels]
     if "at" not in look:

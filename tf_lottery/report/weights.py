@@ -40,8 +40,8 @@ def initial_values(ticket: Ticket, path: str) -> np.ndarray:
     values = ticket.initial[path]
     if isinstance(values, Recipe):
         with native_stderr_off():  # only where the values are not in the file: it loads TensorFlow
-            from tf_lottery import weights
-        values = weights.regenerate(values, path)
+            from tf_lottery import recipes
+        values = recipes.regenerate(values, path)
     return values
 
 
