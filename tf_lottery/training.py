@@ -57,7 +57,8 @@ class Trainer:
         `seed` and the step.
       seed: Decides the data order and the augmentation.
       jit_compile: Whether to compile with XLA; `"auto"` compiles on a GPU, and on a CPU for nets of matrix products only,
-        because there XLA slows convolutions and recurrent layers down.
+        because there XLA slows convolutions and recurrent layers down. To repeat convolutions to the bit on a GPU, give False
+        and call `tf.config.experimental.enable_op_determinism()` first.
       device_bytes: A data set up to this size is put on the device as a whole; a larger one is fed by a `tf.data` pipeline,
         with the same results.
       strategy: A `tf.distribute.Strategy` to train with: on each of its replicas a part of every batch. `batch_size` is that of
