@@ -113,11 +113,10 @@ def test_accuracies_of_the_pages_are_those_of_the_result_files():
         figures = re.findall(r"(?<![+.\d])\d\d\.\d\d(?= %|, | to )", " ".join(measured))
         assert figures and not [figure for figure in figures if figure not in table]
         verdict = table.partition("\n")[0]
-        from tf_lottery.outcome import by_level
-        from tf_lottery.outcome import verdict as drawn
+        from tf_lottery.report import conclusion
         from tf_lottery.results import Run
 
-        assert verdict == drawn(by_level(Run(ROOT / "docs" / "results" / folder).summary()))
+        assert verdict == conclusion(Run(ROOT / "docs" / "results" / folder))
     table = (ROOT / "docs" / "results" / "lenet_mnist" / "table.md").read_text()
     for row in re.findall(r"^\| [\d.]+ % \|.*$", README, re.MULTILINE):
         figures = re.findall(r"\d\d\.\d\d(?= %)", row)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from types import MappingProxyType
 from typing import Any
 
 
@@ -64,14 +66,30 @@ def best_by_rule(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[st
     return by_criterion
 
 
-def verdict(levels: Sequence[LevelStatistics]) -> str:
-    """One sentence: which ticket won, and by how much. The winner has the highest mean test accuracy at early stop."""
+# The papers' controls: branches by name, and what a sentence calls them.
+CONTROLS = {"reinit": "reinitialised", "random mask": "random masks"}
+
+
+# The papers' controls: branches by name, and what a sentence calls them.
+CONTROLS = {"reinit": "reinitialised", "random mask": "random masks"}
+
+
+def verdict(
+    levels: Sequence[LevelStatistics], branches: Mapping[str, Sequence[LevelStatistics]] = MappingProxyType({})
+) -> str:
+    """One sentence: which ticket won, and by how much. The winner has the highest mean test accuracy at early stop.
+
+    Args:
+      levels: Those of the search.
+      branches: Those of its branches, by name; the controls among them are named where they have the winner's level.
+    """
     dense, tickets = levels[0], levels[1:]
     if dense.level != 0 or not tickets:
         return "There is no ticket to compare with a dense network yet."
     best = max(tickets, key=lambda level: level.early_stop_test_accuracy.mean)
     gain = 100 * (best.early_stop_test_accuracy.mean - dense.early_stop_test_accuracy.mean)
-    means = f"means of {best.replicates} replicates" if best.replicates > 1 else "one replicate"
+    alone = "one replicate: its spread is not known"
+    means = f"means of {best.replicates} replicates" if best.replicates > 1 else alone
     reaches = (
         f"level {best.level} with {100 * best.density.mean:.3g} % of the weights reaches "
         f"{100 * best.early_stop_test_accuracy.mean:.2f} % test accuracy at its early stop"
@@ -79,8 +97,14 @@ def verdict(levels: Sequence[LevelStatistics]) -> str:
     compared = (
         f"{abs(gain):.2f} points {'above' if gain > 0 else 'below'} the dense network's "
         f"{100 * dense.early_stop_test_accuracy.mean:.2f} %, at step {best.early_stop_step.mean:,.0f} instead of "
-        f"{dense.early_stop_step.mean:,.0f} ({means})."
+        f"{dense.early_stop_step.mean:,.0f}"
     )
-    return (
-        f"The winning ticket: {reaches}, {compared}" if gain > 0 else f"No ticket won; the best: {reaches}, {compared}"
+    controls = ", ".join(
+        f"{words} {100 * level.early_stop_test_accuracy.mean:.2f} %"
+        + (f" of {level.replicates}" if level.replicates != best.replicates else "")
+        for name, words in CONTROLS.items()
+        for level in branches.get(name, ())
+        if level.level == best.level
     )
+    won = "The winning ticket" if gain > 0 else "No ticket won; the best"
+    return f"{won}: {reaches}, {compared}{'; ' * bool(controls)}{controls} ({means})."

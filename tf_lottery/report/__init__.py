@@ -63,7 +63,8 @@ def conclusion(run: Run) -> str:
     """One sentence: what the run has found."""
     if learned := run.supermasks():
         return supermask_words(learned)
-    return verdict(by_level(run.summary()))
+    (_, levels), *branches = series_of(run)
+    return verdict(levels, dict(branches))
 
 
 def series_of(run: Run) -> Series:
