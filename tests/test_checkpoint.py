@@ -12,6 +12,7 @@ import pytest
 
 import tf_lottery as tfl
 from tf_lottery import checkpoint, state
+from tf_lottery.bin.display import LevelDisplay
 
 L = keras.layers
 
@@ -141,6 +142,19 @@ def stopped_at_20(blobs, path, model=None, **options):
     with pytest.raises(Stop):
         trainer(blobs, path, **options)(model, [StopAt(20)])
     assert path.is_file()
+
+
+def test_it_is_told_that_a_level_goes_on(blobs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoint, "MOST_SHARE", 1e9)
+    path, model = tmp_path / "checkpoint.safetensors", tfl.wrap(net())
+    display = LevelDisplay([(1, 2)], 63, quiet=True)
+    with pytest.raises(Stop):
+        trainer(blobs, path)(model, [*display.begin(1, 2, 0.64), StopAt(20)])
+    assert not capsys.readouterr().err
+    again = LevelDisplay([(1, 2)], 63, quiet=True)
+    trainer(blobs, path)(tfl.wrap(net()), again.begin(1, 2, 0.64))
+    assert capsys.readouterr().err == "tf-lottery: replicate 1, level 2 goes on from step 15.\n"
+    assert again.progress.tasks[0].completed == 63  # the steps before it count
 
 
 def heard_by(train, model=None):

@@ -145,6 +145,14 @@ def test_a_file_of_ones_own_adds_everything_a_search_needs(tmp_path):
     assert "received 'tiny'" in lottery("find", *run[:3], *names).stderr  # without the plugin nobody knows it
 
 
+def test_a_plugin_can_import_its_neighbours(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "a_neighbour.py").write_text("answer = 42")
+    (tmp_path / "asks_its_neighbour.py").write_text("from a_neighbour import answer")
+    import_plugin(str(tmp_path / "asks_its_neighbour.py"))
+    assert sys.modules["asks_its_neighbour"].answer == 42
+
+
 def test_plugins_that_fail_are_told_in_one_sentence(tmp_path):
     broken = tmp_path / "broken.py"
     broken.write_text("import no_such_module_at_all")

@@ -7,6 +7,7 @@ import pytest
 
 from tf_lottery import data, loop, problem
 from tf_lottery.distribution import Replicas
+from tf_lottery.errors import LotteryError
 from tf_lottery.results import Run
 from tf_lottery.settings import Settings
 
@@ -37,12 +38,26 @@ def test_what_a_gpu_compiles(gpu, rng, model, shape, deterministic, compiled):
     assert bool(gpu) is deterministic
 
 
-def test_deterministic_searches_repeat_bit_for_bit(tmp_path):
-    words = ["--levels=1", "--steps=30", "--eval_every=10", "--replicates=1", "--quiet", "--deterministic"]
-    for name in "ab":
-        find = [sys.executable, "-m", "tf_lottery.bin.find", *words, f"--results_dir={tmp_path}", f"--name={name}"]
+def test_on_a_cpu_deterministic_operations_change_nothing(tmp_path):
+    words = ["--levels=1", "--steps=30", "--eval_every=10", "--replicates=1", "--quiet", f"--results_dir={tmp_path}"]
+    for name, flag in (("plain", []), ("switched", ["--deterministic"])):
+        find = [sys.executable, "-m", "tf_lottery.bin.find", *words, f"--name={name}", *flag]
         subprocess.run(find, check=True, stdout=subprocess.DEVNULL)
-    one, two = (Run(tmp_path / name) for name in "ab")
-    assert one.settings()["deterministic"] and one.settings() == two.settings()
+    one, two = (Run(tmp_path / name) for name in ("plain", "switched"))
+    assert (one.settings()["deterministic"], two.settings()["deterministic"]) == (False, True)
     first, second = (run.ticket(0, 1).final for run in (one, two))
     assert first and all((first[path] == value).all() for path, value in second.items())
+
+
+def test_functions_of_a_plugin_are_tried_before_a_training():
+    def wants_another(initial, final, *, seed):
+        return final
+
+    with pytest.raises(LotteryError, match=r"criterion wants_another to return scores, but it raised TypeError"):
+        problem.resolved(Settings(criterion=wants_another))
+    with pytest.raises(LotteryError, match=r"survivors treatment total to return values of shape"):
+        problem.resolved(Settings(survivors=total))
+
+
+def total(initial, final, *, mask, rng, draw, scale):
+    return initial.sum()

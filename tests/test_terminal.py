@@ -177,6 +177,6 @@ def test_progress_tells_levels_replicates_and_steps():
     console.print(display.progress.get_renderable())
     shown = console.file.getvalue()
     assert "1 of 3 levels, 0 of 2 replicates" in shown and "20 of 50 steps" in shown
-    assert "replicate 0, level 0 (100 % of the weights)" in shown and shown.count("left") == 2
+    assert "replicate 0, level 0 (100 %)" in shown and shown.count("left") == 2
     display.done({**row, "level": 1, "final_test_accuracy": 0.5, "seconds": 1.0})
     assert display.told() == "2 of 3 levels, 1 of 2 replicates"

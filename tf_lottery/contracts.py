@@ -157,7 +157,12 @@ def _treated(kind: str, treatment: Callable) -> tuple[str, np.ndarray, np.ndarra
 def _checked(what: str, of: str, given: tuple[np.ndarray, ...], call: Callable[[], np.ndarray]) -> np.ndarray:
     """What `call` returns, after checking that it is an array as expected, the same each time, and its arguments are as before."""
     before = [array.copy() for array in given]
-    returned = call()
+    try:
+        returned = call()
+    except LotteryError:
+        raise
+    except Exception as error:  # whatever its author's code does
+        raise LotteryError(f"Expected {what} to return {of}, but it raised {type(error).__name__}: {error}.") from error
     _check(all(map(np.array_equal, before, given)), what, "to leave its arguments as they are", "changed ones")
     shape = np.shape(returned)
     _check(shape == SHAPE, what, f"to return {of} of shape {SHAPE}", f"shape {shape}")

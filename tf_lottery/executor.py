@@ -22,6 +22,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from tf_lottery.errors import LotteryError
 
 EXECUTORS = ("local", "ray")
@@ -78,25 +80,38 @@ class Relay:
         self.send = send
 
     def begin(self, replicate: int, level: int, density: float | None) -> Sequence:
-        import keras
-
-        send = self.send
-
-        class Steps(keras.callbacks.Callback):
-            last = 0
-
-            def on_train_batch_end(self, batch, logs=None):
-                send(("advance", batch + 1 - self.last, batch + 1))
-                self.last = batch + 1
-
-        send(("begin", replicate, level, density))
-        return [Steps()]
+        self.send(("begin", replicate, level, density))
+        return [
+            steps_callback(lambda steps, reached: self.send(("advance", steps, reached)), self.tell, replicate, level)
+        ]
 
     def done(self, row) -> None:
         self.send(("done", dict(row)))
 
     def tell(self, sentence: str) -> None:
         self.send(("tell", sentence))
+
+
+def steps_callback(advance: Callable[[int, int], None], tell: Callable[[str], None], replicate: int, level: int) -> Any:
+    """A Keras callback that says how far a level is: `advance(steps, reached)`; and that it was not begun anew, if so."""
+    import keras
+
+    class Steps(keras.callbacks.Callback):
+        last = 0
+
+        def on_train_batch_end(self, batch, logs=None):
+            advance(batch + 1 - self.last, batch + 1)
+            self.last = batch + 1
+
+        def saved(self):
+            return {"step": np.asarray(self.last)}
+
+        def resume(self, values):
+            self.last = int(values["step"])
+            advance(self.last, self.last)
+            tell(f"replicate {replicate}, level {level} goes on from step {self.last:,}.")
+
+    return Steps()
 
 
 def run(

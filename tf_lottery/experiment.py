@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-from tf_lottery import data, find, health, layers, masks, problem, state, supermask, treatments
+from tf_lottery import data, find, health, layers, masks, problem, state, supermask
 from tf_lottery.distribution import Replicas
 from tf_lottery.errors import LotteryError, NonFiniteLossError
 from tf_lottery.health import Connections
@@ -121,8 +121,7 @@ def run_branch(
     Raises:
       LotteryError: If the trunk lacks a level, or the branch was begun with other settings.
     """
-    treatments.get_survivors(settings.survivors)  # known, before a folder is made
-    treatments.get_pruned(settings.pruned)
+    problem.check_functions(settings)  # before a folder is made
     base = Settings.of(trunk)
     absent = trunk.missing(base.replicates, [0, *levels], replicate)
     if absent:

@@ -9,10 +9,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_lottery import data, loop, models, precision
+from tf_lottery import contracts, data, loop, models, precision
 from tf_lottery.distribution import Replicas
 from tf_lottery.errors import DataError, LotteryError, TicketError
-from tf_lottery.settings import Problem
+from tf_lottery.settings import Problem, SupermaskSettings
 from tf_lottery.ticket import Ticket
 from tf_lottery.training import Trainer, WarmUpThenDrop
 
@@ -27,6 +27,7 @@ def resolved(settings: Problem) -> Any:
     """
     settings = settings.resolved()
     check_numbers(settings)
+    check_functions(settings)
     settings = dataclasses.replace(settings, precision=settings.precision or precision.fastest())
     precision.check(settings.precision)
     return settings
@@ -52,7 +53,7 @@ def of_replicate(
         raise DataError(
             f"Expected images for --augment, but {settings.dataset} has inputs of shape {dataset.input_shape}."
         )
-    if settings.deterministic:
+    if settings.deterministic and tf.config.list_physical_devices("GPU"):  # on a CPU all operations are
         tf.config.experimental.enable_op_determinism()
     keras.utils.clear_session()  # automatic names must not tell of the replicates that this process trained before
     with Replicas(strategy).scope(), precision.layers_in(settings.precision):
@@ -122,6 +123,20 @@ def check_numbers(settings: Any) -> None:
         raise LotteryError(f"Expected a learning_rate above 0, but received {settings.learning_rate}.")
     if getattr(settings, "rewind_to", 0) > settings.steps:
         raise LotteryError(f"Expected rewind_to within the {settings.steps} steps, but received {settings.rewind_to}.")
+
+
+def check_functions(settings: Any) -> None:
+    """Tries the criterion and the treatments on small kernels: they are called for only after a training."""
+    for name, check in _CONTRACTS.items():
+        if not isinstance(settings, SupermaskSettings) and (function := getattr(settings, name, None)) is not None:
+            check(function)
+
+
+_CONTRACTS = {
+    "criterion": contracts.check_criterion,
+    "survivors": contracts.check_survivors,
+    "pruned": contracts.check_pruned,
+}
 
 
 def _optimizer(settings: Problem) -> keras.optimizers.Optimizer:

@@ -122,6 +122,8 @@ def import_plugin(plugin: str) -> None:
         if path.suffix != ".py":
             importlib.import_module(plugin)
         elif path.stem not in sys.modules:
+            if (folder := str(path.parent.resolve())) not in sys.path:
+                sys.path.append(folder)  # its neighbours can be imported, as when Python runs it
             spec: Any = importlib.util.spec_from_file_location(path.stem, path)
             module = importlib.util.module_from_spec(spec)
             sys.modules[path.stem] = module  # before it runs, as an import does: dataclasses and pickle look there

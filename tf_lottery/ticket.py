@@ -70,8 +70,8 @@ class Ticket:
     Examples:
 
     >>> ticket = Ticket({"dense/kernel": np.array([[1, 0]])}, {"dense/kernel": np.array([[0.5, 0.0]], "float32")})
-    >>> ticket.density
-    0.5
+    >>> ticket
+    Ticket(level 0, 50 % of 2 weights)
     """
 
     masks: Arrays
@@ -92,6 +92,10 @@ class Ticket:
         ]
         if missing:
             raise TicketError(f"Expected weights for every masked kernel, but {missing[0]!r} has none.")
+
+    def __repr__(self) -> str:
+        size, trained = sum(mask.size for mask in self.masks.values()), "" if self.final is None else ", trained"
+        return f"Ticket(level {self.level}, {100 * self.density:.3g} % of {size:,} weights{trained})"
 
     @property
     def density(self) -> float:

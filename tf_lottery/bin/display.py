@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from tf_lottery.bin.board import Board
+from tf_lottery.executor import steps_callback
 from tf_lottery.outcome import LevelStatistics, Statistic, best_by_rule
 
 
@@ -61,13 +62,13 @@ class LevelDisplay:
     def begin(self, replicate: int, level: int, density: float) -> Sequence:
         self.progress.reset(
             self.level,
-            description=f"replicate {replicate}, level {level} ({100 * density:.3g} % of the weights)",
+            description=f"replicate {replicate}, level {level} ({100 * density:.3g} %)",
             total=self.steps,
             visible=True,
             told=f"0 of {self.steps:,} steps",
         )
         summaries = self.board.callbacks(replicate, level, density) if self.board else []
-        return [_step_callback(self), *summaries]
+        return [steps_callback(self.advance, self.tell, replicate, level), *summaries]
 
     def advance(self, steps: int, reached: int) -> None:
         """So many steps more are done; the level is at step `reached`."""
@@ -96,7 +97,7 @@ def progress_on(console: Console) -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.fields[told]}"),
-        TimeElapsedColumn(),
+        *([TimeElapsedColumn()] if console.width >= 100 else []),
         TextColumn("left"),
         TimeRemainingColumn(elapsed_when_finished=False),
         console=console,
@@ -118,19 +119,6 @@ def line_of(row: Mapping[str, Any]) -> str:
 def tell(sentence: str) -> None:
     """Says what nobody should miss, on stderr, where it is seen whatever was asked for."""
     print(f"tf-lottery: {sentence}", file=sys.stderr)
-
-
-def _step_callback(display: LevelDisplay):
-    import keras
-
-    class Steps(keras.callbacks.Callback):
-        last = 0
-
-        def on_train_batch_end(self, batch, logs=None):
-            display.advance(batch + 1 - self.last, batch + 1)
-            self.last = batch + 1
-
-    return Steps()
 
 
 def display_of(

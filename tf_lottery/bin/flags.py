@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import sys
 import textwrap
@@ -73,7 +74,16 @@ def _read(values: flags.FlagValues, argv: list[str], **how) -> list[str]:
     try:
         return values(["tf-lottery", *argv], **how)[1:]
     except flags.Error as error:
-        raise LotteryError(f"{str(error).rstrip('.')}. --help lists the flags.") from None
+        message = str(error).replace(" ?", "?").rstrip(".")
+        for plain, said in _SAID.items():
+            message = re.sub(plain, said, message)
+        raise LotteryError(f"{message}{'' if message.endswith('?') else '.'} --help lists the flags.") from None
+
+
+_SAID = {  # what absl passes on from Python
+    r"invalid literal for int\(\) with base \d+:": "expected a whole number, but received",
+    r"could not convert string to float:": "expected a number, but received",
+}
 
 
 class Flags:
