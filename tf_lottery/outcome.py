@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from types import MappingProxyType
 from typing import Any
 
 
@@ -70,10 +69,6 @@ def best_by_rule(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[st
 CONTROLS = {"reinit": "reinitialised", "random mask": "random masks"}
 
 
-# The papers' controls: branches by name, and what a sentence calls them.
-CONTROLS = {"reinit": "reinitialised", "random mask": "random masks"}
-
-
 def verdict(
     levels: Sequence[LevelStatistics], branches: Mapping[str, Sequence[LevelStatistics]] = MappingProxyType({})
 ) -> str:
@@ -88,8 +83,9 @@ def verdict(
         return "There is no ticket to compare with a dense network yet."
     best = max(tickets, key=lambda level: level.early_stop_test_accuracy.mean)
     gain = 100 * (best.early_stop_test_accuracy.mean - dense.early_stop_test_accuracy.mean)
-    alone = "one replicate: its spread is not known"
-    means = f"means of {best.replicates} replicates" if best.replicates > 1 else alone
+    means = (
+        f"means of {best.replicates} replicates" if best.replicates > 1 else "one replicate: its spread is not known"
+    )
     reaches = (
         f"level {best.level} with {100 * best.density.mean:.3g} % of the weights reaches "
         f"{100 * best.early_stop_test_accuracy.mean:.2f} % test accuracy at its early stop"
@@ -101,10 +97,10 @@ def verdict(
     )
     controls = ", ".join(
         f"{words} {100 * level.early_stop_test_accuracy.mean:.2f} %"
-        + (f" of {level.replicates}" if level.replicates != best.replicates else "")
+        + (f" ({level.replicates} of the replicates)" if level.replicates < best.replicates else "")
         for name, words in CONTROLS.items()
         for level in branches.get(name, ())
         if level.level == best.level
     )
     won = "The winning ticket" if gain > 0 else "No ticket won; the best"
-    return f"{won}: {reaches}, {compared}{'; ' * bool(controls)}{controls} ({means})."
+    return f"{won}: {reaches}, {'; '.join(filter(None, (compared, controls)))} ({means})."
