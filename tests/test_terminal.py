@@ -4,12 +4,14 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 
 import pytest
 from rich.console import Console
 
 from tf_lottery.bin import main
 from tf_lottery.bin.display import LevelDisplay, print_table, table
+from tf_lottery.checkpoint import Checkpoint, Progress
 from tf_lottery.outcome import Statistic, by_level
 from tf_lottery.results import Run
 
@@ -57,6 +59,16 @@ def test_a_dry_run_of_a_begun_run_goes_by_its_finished_levels(finished, capsys):
     ticket = folder / "short" / "replicate_0" / "level_01" / "level.ticket"
     assert (plan["trainings"], plan["bytes"]) == (1, ticket.stat().st_size)
     assert not (folder / "short" / "branches").exists()
+
+
+def test_a_dry_run_counts_what_checkpoints_hold(finished, tmp_path, capsys):
+    shutil.copytree(finished[0] / "short", tmp_path / "short")
+    path = Run(tmp_path / "short").checkpoint(1, 0)
+    path.parent.mkdir(parents=True)
+    Checkpoint(path, 0.0, "replicate 1").save(Progress(step=30), [], [])
+    assert main.dispatch(["find", f"--results_dir={tmp_path}", *SHORT, "--replicates=2", "--dry_run"]) == 0
+    out = capsys.readouterr().out
+    assert "2 trainings of 40 steps, 50 steps in all\nThey go on from checkpoints, after 30 steps" in out
 
 
 def test_a_finished_run_has_nothing_to_do(finished, capsys):

@@ -12,9 +12,12 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from tf_lottery import checkpoint, container
 from tf_lottery.bin.display import print_json
+from tf_lottery.errors import TicketError
 from tf_lottery.results import Run
 from tf_lottery.settings import Problem
 
@@ -33,15 +36,27 @@ class Estimate:
 
 def show(run: Run, left: Left, levels: int, steps: int, estimate: Estimate | None, *, json: bool = False) -> None:
     """Prints the plan of a run of so many levels in all, `left` of them not finished; nothing is written."""
-    plan = {"run": str(run.folder), "levels": levels, "trainings": len(left), "steps": len(left) * steps}
+    begun = sum(_reached(run.checkpoint(*at)) for at in left)
+    todo = len(left) * steps - begun
+    plan = {"run": str(run.folder), "levels": levels, "trainings": len(left), "steps": todo}
     if json:
         print_json({**plan, **(dataclasses.asdict(estimate) if estimate else {"seconds": 0, "bytes": 0})})
         return
     print(f"The run: {run.folder}, {levels - len(left)} of {levels} levels finished")
-    print(f"To do: {len(left)} trainings of {steps:,} steps, {len(left) * steps:,} steps in all")
+    print(f"To do: {len(left)} trainings of {steps:,} steps, {todo:,} steps in all")
+    if begun:
+        print(f"They go on from checkpoints, after {begun:,} steps that are done.")
     if estimate:
         print(f"Time: about {_duration(estimate.seconds)}; disk: about {_size(estimate.bytes)} ({estimate.source})")
     print("This was a dry run: nothing was trained in that folder, and nothing written.")
+
+
+def _reached(path: Path) -> int:
+    """The step that a checkpoint holds; 0 if there is none that can be read."""
+    try:
+        return container.read_header(path, checkpoint.FORMAT)["step"]
+    except (FileNotFoundError, TicketError):
+        return 0
 
 
 def from_finished(run: Run, left: Left) -> Estimate | None:
