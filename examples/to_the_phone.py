@@ -29,7 +29,7 @@ masked = tfl.prune(model, 0.1)  # the largest tenth of each kernel stays
 masked.compile("adam", loss)
 masked.fit(*data.train, epochs=20, verbose=0)
 
-# Every file is run with LiteRT, and appears only if its outputs are those of the Keras model.
+# Every file is run with LiteRT, and appears only if its outputs are near those of the Keras model. int8 may differ more: look at "right".
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp()) / "phone"
 report = tfl.export.side_by_side(masked, folder, *data.test, formats=["tflite"], representative=data.train[0][:200])
 print(report)

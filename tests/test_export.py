@@ -15,6 +15,7 @@ from tf_lottery.bin import main
 from tf_lottery.errors import DataError, ExportError
 from tf_lottery.export.kernels import sparse_kernels
 from tf_lottery.export.litert import Loaded, share_of_zeros
+from tf_lottery.export.remarks import guessing, lost
 from tf_lottery.files import whole_file, whole_folder
 
 L = keras.layers
@@ -187,6 +188,8 @@ def test_the_report_is_readable_and_the_same_as_json(exported):
         "not_written",
         "layers",
         "measured_on",
+        "metric",
+        "remarks",
     }
     assert set(written["measured_on"]) == {"machine", "litert", "tensorflow", "threads", "note"}
     for file in written["files"]:
@@ -199,6 +202,7 @@ def test_the_report_is_readable_and_the_same_as_json(exported):
             "difference",
             "accuracy",
             "latency_us",
+            "keras_accuracy",
         }
         assert (root / "conv" / file["path"]).exists()
     for layer in written["layers"]:
@@ -335,7 +339,60 @@ def test_accuracy_is_that_of_the_labels(tmp_path):
     found = export.tflite(model, tmp_path / "a.tflite", x, y)
     assert found.accuracy == 0.75 and found.path.stat().st_size == found.bytes
     mean = export.tflite(model, tmp_path / "b.tflite", x, y, metric=lambda y, out: tf.reduce_sum(0 * out, -1) + 0.5)
-    assert mean.accuracy == 0.5
+    assert mean.accuracy == 0.5 == mean.keras_accuracy
+
+
+def trained():
+    """Tells which inputs are larger than 1.2, and inputs up to 1.5 with their labels."""
+    model = keras.Sequential([keras.Input((1,)), L.Dense(2)], name="large")
+    model.set_weights([np.array([[0.0, 1.0]]), np.array([1.2, 0.0])])
+    x = np.random.default_rng(9).uniform(-1.5, 1.5, (400, 1)).astype("float32")
+    return model, x, (x[:, 0] > 1.2).astype(int)
+
+
+def test_a_model_that_only_guesses_is_told(tmp_path):
+    model, x, y = trained()
+    with pytest.warns(UserWarning, match=r"% right of 400 inputs is guessing among 2 classes: .* range"):
+        report = export.side_by_side(model, tmp_path / "a", -x, y, formats=["keras"])
+    assert report.remarks and " ".join(str(report).split()).endswith(report.remarks[0])
+    assert guessing(np.ones(6), np.arange(6) % 2, np.zeros((6, 2))) is None  # all right
+    assert guessing(np.arange(4) % 2, np.arange(4) % 2, np.zeros((4, 2))) is None  # too few to tell
+    # as often right as the most frequent label is no better than guessing, however seldom the others are
+    skewed = np.arange(1000) % 10 == 0
+    assert "90.00 % right" in guessing(~skewed, skewed.astype(int)[:, None], np.zeros((1000, 1)))
+    assert guessing(np.arange(1000) % 25 != 0, skewed.astype(int)[:, None], np.zeros((1000, 1))) is None
+    onehot = np.eye(2)[skewed.astype(int)]
+    assert "90.00 % right" in guessing(~skewed, onehot, np.zeros((1000, 2)))
+
+
+def test_a_file_that_is_less_accurate_is_told(tmp_path):
+    """Within the tolerance, but with ranges from inputs up to 1.05: int8 sees no input that is larger than 1.2."""
+    model, x, y = trained()
+    with pytest.warns(UserWarning, match=r"int8 is right on \d+\.\d points fewer .* representative"):
+        found = export.tflite(model, tmp_path / "a.tflite", x, y, variant="int8", representative=0.7 * x)
+    assert found.keras_accuracy == 1 and found.accuracy == 1 - y.mean() < 0.95
+    good = export.side_by_side(
+        model, tmp_path / "all", x, y, formats=["tflite"], variants=["int8"], representative=x[:100]
+    )
+    assert good.remarks == () and good.files[0].keras_accuracy == 1 and good.files[0].accuracy > 0.98
+    in_keras, few, chance = np.ones(1000), np.arange(1000) >= 9, np.tile([1, 0], 500)
+    assert lost("int8", few, in_keras) is None and "float16 is right on 1.1 points fewer" in lost(
+        "float16", np.arange(1000) >= 11, in_keras
+    )
+    assert lost("int8", np.roll(chance, 1), chance) is None
+
+
+def test_a_metric_of_ones_own_has_its_name_and_no_percent(tmp_path):
+    model, x = dense(), inputs(dense(), 10)
+    y = np.asarray(model(x)) + 2.17
+    mean_error = keras.metrics.mean_absolute_error
+    report = export.side_by_side(
+        model, tmp_path / "a", x, y, formats=["tflite"], variants=["float32"], metric=mean_error
+    )
+    text = str(report)
+    assert "mean_absolute_error 2.17 in Keras" in " ".join(text.split()) and "right" not in text
+    assert report.metric == "mean_absolute_error" and report.remarks == () and "217" not in text
+    assert report.accuracy == pytest.approx(2.17, abs=1e-5) and max(map(len, text.splitlines())) <= 100
 
 
 class Several(keras.Model):
@@ -454,6 +511,17 @@ def test_the_command_prints_its_report_and_nothing_else(source, tmp_path):
     assert [line.split()[0] for line in lines[3:9]] == list(export.VARIANTS)
     assert all(line.split()[5:7] == ["100.00", "%"] for line in lines[3:7])
     assert lines[9].startswith("Latency: ") and "Not written:" in lines
+
+
+def test_the_command_says_on_stderr_what_nobody_should_miss(tmp_path, capsys):
+    model, x, y = trained()
+    export.keras_file(model, tmp_path / "net.keras")
+    np.savez(tmp_path / "data.npz", x=-x, y=y)
+    argv = [f"--keras={tmp_path / 'net.keras'}", f"--data={tmp_path / 'data.npz'}", f"--output={tmp_path / 'out'}"]
+    assert main.dispatch(["export", *argv, "--format=keras", "--json"]) == 0
+    printed = capsys.readouterr()
+    (remark,) = json.loads(printed.out)["remarks"]
+    assert printed.err == f"tf-lottery: {remark}\n" and "is guessing among 2 classes" in remark
 
 
 def test_the_command_prints_json(source, tmp_path, capsys):

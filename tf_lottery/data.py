@@ -46,6 +46,9 @@ def load(name: str = "mnist1d", data_dir: str | os.PathLike | None = None) -> Da
     The validation set is drawn from the training set, always the same examples: 500 of MNIST-1D's 4,000, and 5,000 of
     MNIST, Fashion-MNIST and CIFAR-10 (Frankle & Carbin, 2019); of others a tenth, unless they bring one.
 
+    Inputs are float32, labels int32. Images of 8 bits are scaled from 0..255 to [0, 1]; the values of other inputs stay as they are. A
+    model that rescales its inputs itself needs data of its own.
+
     Args:
       name: `"mnist1d"`, or the name of a TFDS classification data set whose images have one size.
       data_dir: Where TFDS data are prepared; by default `$TFDS_DATA_DIR`, else TFDS's own folder.

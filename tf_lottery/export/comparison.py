@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from tf_lottery.errors import DataError, ExportError
 from tf_lottery.examples import check_metric
 from tf_lottery.export.formats import plain, uncompiled_copy
 from tf_lottery.export.litert import Loaded, latencies, share_of_zeros
+from tf_lottery.export.remarks import guessing, lost
 from tf_lottery.export.variants import KNOWN_BAD, VARIANTS, Converter, check_variant
 from tf_lottery.files import free, whole_file
 from tf_lottery.loop import accuracy_for
@@ -41,6 +43,7 @@ class Exported:
       difference: The largest difference between its outputs and those of the Keras model.
       accuracy: The mean of the metric on the labels, or None without labels.
       latency_us: The median time of one inference (with one thread: of processor time), or None where it was not measured.
+      keras_accuracy: The same of the Keras model, on the same inputs.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Exported:
     difference: float
     accuracy: float | None = None
     latency_us: float | None = None
+    keras_accuracy: float | None = None
 
 
 def tflite(
@@ -65,9 +69,11 @@ def tflite(
     tolerance: float | None = None,
     overwrite: bool = False,
 ) -> Exported:
-    """Writes a model as a TFLite file, which has its name only once LiteRT ran it and its outputs were those of the Keras model.
+    """Writes a model as a TFLite file, which has its name only once LiteRT ran it and its outputs were near those of the Keras model.
 
-    The file takes one example at a time. Layers that compute in half precision compute in float32 there.
+    The file takes one example at a time, and float32 for float32, also where it computes in integers. Layers that compute in half
+    precision compute in float32 there. With labels and no metric, a warning says if the file is right on more than 1 point (and two
+    standard errors) fewer of `x` than the Keras model, or if the Keras model itself does no better than guessing.
 
     Args:
       model: A built Keras 3 model: plain, wrapped, or with `MaskedLayer`s inside.
@@ -78,8 +84,9 @@ def tflite(
         in integers; sparse_float32 and sparse_float16, without the zeros.
       representative: For int8: some hundred typical inputs, as `x`, not those to be compared on; they set the ranges of values.
       metric: A function `(y_true, y_pred)` -> one value per example; by default accuracy.
-      tolerance: The largest difference of outputs that is accepted, as a share of the largest output; by default that of
-        the variant.
+      tolerance: The largest difference of outputs that is accepted, as a share of the largest output. By default 1e-4 for float32,
+        0.05 for float16 and 0.5 for both kinds of int8: wide enough for what rounding to 8 bits does, so it finds a broken file, and not
+        one that is less accurate. Labels tell that.
       overwrite: Replace a file that is there.
 
     Returns:
@@ -105,13 +112,16 @@ def tflite(
     check_variant(variant)
     with plain(model) as sparse, Comparison(sparse, x, y, metric, representative, tolerance) as comparison:
         content, _, found = comparison.checked(variant)
+        remarks = comparison.remarks
     with whole_file(path) as unfinished:
         unfinished.write_bytes(content)
+    for remark in remarks:
+        warnings.warn(remark, stacklevel=2)
     return dataclasses.replace(found, path=path)
 
 
 class Comparison:
-    """One plain model with the inputs it is compared on: converts, runs and measures."""
+    """One plain model with the inputs it is compared on: converts, runs and measures; `remarks` gathers what nobody should miss."""
 
     def __init__(self, model, x, y, metric, representative, tolerance, threads: int = 1):
         types = {layer.compute_dtype for layer in [model, *weights.sublayers(model)]}
@@ -128,7 +138,10 @@ class Comparison:
             raise ExportError(
                 f"Expected finite outputs of {model.name!r} to compare with, but it gives NaN or infinity."
             )
-        self.metric = metric or accuracy_for(None)
+        self.metric, self._own_metric = (
+            metric or accuracy_for(None),
+            metric is not None,
+        )  # of an own one nobody knows what is good
         if y is not None:
             self.y = np.asarray(y)
             check_metric(metric, self.y)
@@ -137,6 +150,10 @@ class Comparison:
                     f"Expected a label for each of {len(self.inputs[0])} inputs and a model with one output, but received "
                     f"{len(self.y)} labels for {len(self.expected)} output{'s' if len(self.expected) > 1 else ''}."
                 )
+        self.values = self._measured(self.expected)
+        self.remarks: list[str] = []
+        if self.values is not None and self.y is not None and metric is None:
+            self.remarks += filter(None, [guessing(self.values, self.y, self.expected[0])])
         self._converter: Converter | None = None
         self._contents: dict[str, bytes] = {}
 
@@ -206,8 +223,17 @@ class Comparison:
             self._contents[name] = self._converter(name, self.representative)
         return self._contents[name]
 
-    def accuracy(self, outputs: Sequence[np.ndarray]) -> float | None:
-        return None if self.y is None else float(np.mean(self.metric(self.y, tf.constant(outputs[0]))))
+    @property
+    def accuracy(self) -> float | None:
+        """The mean of the metric in Keras."""
+        return None if self.values is None else float(self.values.mean())
+
+    def _measured(self, outputs: Sequence[np.ndarray]) -> np.ndarray | None:
+        """The metric of each input, (N,), or None without labels."""
+        if self.y is None:
+            return None
+        values = np.asarray(self.metric(self.y, tf.constant(outputs[0])), np.float64)
+        return values.reshape(len(values), -1).mean(1) if values.ndim else values[None]
 
     def _outputs(self, call: Callable, structure) -> list[np.ndarray]:
         parts = []
@@ -218,6 +244,9 @@ class Comparison:
 
     def _exported(self, name: str, path: Path, outputs, zeros: float, content: bytes | None = None) -> Exported:
         contents = [content] if content is not None else _contents(path)
+        values = self._measured(outputs)
+        if values is not None and self.values is not None and not self._own_metric:
+            self.remarks += filter(None, [lost(name, values, self.values)])
         return Exported(
             name,
             path,
@@ -225,7 +254,8 @@ class Comparison:
             gzip_bytes=sum(len(gzip.compress(part, 6, mtime=0)) for part in contents),
             zeros=zeros,
             difference=max(map(_difference, outputs, self.expected)),
-            accuracy=self.accuracy(outputs),
+            accuracy=None if values is None else float(values.mean()),
+            keras_accuracy=self.accuracy,
         )
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,11 +37,13 @@ class Report:
       zeros: The share of exact zeros in its weights of rank 2 and more.
       examples: How many inputs each file was run on.
       largest_output: The largest absolute value of the outputs; differences are to be read against it.
-      accuracy: That of the Keras model, or None without labels.
+      accuracy: The mean of the metric of the Keras model, or None without labels.
       files: What was written.
       not_written: Variant -> why it was not.
       layers: For each layer with prunable weights whether XNNPACK has a sparse kernel for it.
       measured_on: The machine, the version of LiteRT and its threads.
+      metric: The name of the metric that was given, or None for accuracy.
+      remarks: What nobody should miss: a model that only guesses, a file that is right less often than the Keras model.
     """
 
     model: str
@@ -53,6 +56,8 @@ class Report:
     not_written: Mapping[str, str]
     layers: tuple[LayerKernels, ...]
     measured_on: Mapping[str, Any]
+    metric: str | None = None
+    remarks: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The report as numbers and text; paths are names in the folder."""
@@ -62,23 +67,31 @@ class Report:
         }
 
     def __str__(self) -> str:
-        right = "" if self.accuracy is None else f", {100 * self.accuracy:.2f} % right in Keras"
+        heading = (self.metric or "right")[:20]
+        width = max(10, len(heading) + 2)
+        right = "" if self.accuracy is None else f", {self._measured(self.accuracy)} in Keras"
         lines = [
             *_wrapped(
                 f"{self.model}: {self.parameters:,} parameters, {self.zeros:.1%} zeros; compared on {self.examples:,} inputs, with "
                 f"outputs up to {self.largest_output:.3g}{right}"
             ),
-            f"{'':<16}{'bytes':>12}{'gzip':>12}{'zeros':>9}{'latency us':>12}{'right':>10}{'difference':>13}",
+            f"{'':<16}{'bytes':>12}{'gzip':>12}{'zeros':>9}{'latency us':>12}{heading:>{width}}{'difference':>13}",
         ]
         for file in self.files:
             latency = "-" if file.latency_us is None else f"{file.latency_us:,.1f}"
-            accuracy = "-" if file.accuracy is None else f"{100 * file.accuracy:.2f} %"
+            accuracy = "-" if file.accuracy is None else self._measured(file.accuracy, named=False)
             lines.append(
-                f"{file.name:<16}{file.bytes:>12,}{file.gzip_bytes:>12,}{file.zeros:>9.1%}{latency:>12}{accuracy:>10}"
+                f"{file.name:<16}{file.bytes:>12,}{file.gzip_bytes:>12,}{file.zeros:>9.1%}{latency:>12}{accuracy:>{width}}"
                 f"{file.difference:>13.2g}"
             )
         measured = any(file.latency_us is not None for file in self.files)
+        lines += [line for remark in self.remarks for line in _wrapped(remark)]
         return "\n".join(lines + (self._about_tflite() if measured else []))
+
+    def _measured(self, value: float, named: bool = True) -> str:
+        if self.metric is None:
+            return f"{100 * value:.2f} %" + (" right" if named else "")
+        return (f"{self.metric} " if named else "") + f"{value:.4g}"
 
     def _about_tflite(self) -> list[str]:
         """How latency was measured, what was not written, and which layers have sparse kernels."""
@@ -178,7 +191,7 @@ def side_by_side(
             zeros=zeros_of(sparse.variables),
             examples=len(comparison.inputs[0]),
             largest_output=max(float(np.max(np.abs(output))) for output in comparison.expected),
-            accuracy=comparison.accuracy(comparison.expected),
+            accuracy=comparison.accuracy,
             files=tuple(dataclasses.replace(file, path=folder / file.path.name) for file in files),
             not_written=not_written,
             layers=tuple(sparse_kernels(sparse)),
@@ -189,6 +202,10 @@ def side_by_side(
                 "threads": threads,
                 "note": processor_note(),
             },
+            metric=None if metric is None else str(getattr(metric, "__name__", type(metric).__name__)),
+            remarks=tuple(comparison.remarks),
         )
         (unfinished / "report.json").write_text(json.dumps(report.to_json(), indent=2) + "\n")
+    for remark in report.remarks:
+        warnings.warn(remark, stacklevel=2)
     return report
