@@ -71,6 +71,13 @@ def coarse():
             yield
 
 
+@pytest.fixture(autouse=True)
+def closed():
+    """Figures that a test looks at and does not save are closed after it."""
+    yield
+    plt.close("all")
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return write_run(tmp_path_factory.mktemp("results") / "short")
@@ -250,12 +257,64 @@ def test_an_empty_kernel_is_named(tmp_path):
 
 
 def test_many_kernels_fit_the_figures(tmp_path):
-    shapes = {f"net/block_{i}/kernel": (6, 6) for i in range(20)}
+    shapes = {f"net/block_{i}/kernel": (6, 6 if i else 7) for i in range(20)}
     levels = census.take(write_run(tmp_path / "deep", shapes, (6,), levels=2))
     for draw in (masks.layer_densities, masks.connected_units, masks.overlaps):
         style.save(draw(levels).figure, tmp_path / "figure.png")
     looks = style.kernel_looks(list(shapes))
     assert len(looks) == 20 and sum(look["label"] is not None for look in looks.values()) == 5
+
+
+def test_kernels_that_keep_the_same_share_make_no_figure(tmp_path):
+    shapes = {"net/hidden/kernel": (20, 50), "net/output/kernel": (50, 10)}
+    run = write_run(tmp_path / "alike", shapes, (20,), levels=2)
+    assert "layer_density.png" not in {path.name for path in report.write(run, tmp_path / "out")}
+    assert "Layer by layer: at every level all kernels keep the same share" in Page(tmp_path / "out/index.html").text
+    few = {path: np.arange(mask.size).reshape(mask.shape) < 9 for path, mask in run.ticket(0, 2).masks.items()}
+    few = {path: mask.astype(np.uint8) for path, mask in few.items()}
+    run.write_level(0, Ticket(few, few, level=3), [])  # nine weights of each are not the same share
+    assert isinstance(masks.layer_densities(census.take(run)), style.Picture)
+
+
+def test_lines_that_coincide_are_all_seen():
+    looks = [style.line_look(i) for i in range(len(style.COLOURS))]
+    assert looks[0]["linestyle"] == "-" and all(look["linestyle"] != "-" for look in looks[1:])
+    assert all(look["markerfacecolor"] == "none" for look in looks[1:])
+    sizes = [look["markersize"] for look in looks[:4]]
+    assert sizes == sorted(set(sizes))
+    assert len({(look["color"], look["marker"]) for look in looks}) == len(looks)
+
+
+@pytest.mark.parametrize(("handles", "most", "columns"), [(4, 3, 2), (5, 4, 3), (4, 4, 4), (3, 4, 3), (7, 3, 3)])
+def test_a_legend_has_full_rows_but_for_the_last(handles, most, columns):
+    figure, axes = plt.subplots()
+    for i in range(handles):
+        axes.plot([0, 1], label=str(i))
+    style.legend_above(figure, columns=most)
+    assert figure.legends[0]._ncols == columns
+
+
+def test_the_density_axis_ends_shortly_after_the_last_level():
+    for densities in ([100, 80, 64], [100, 10, 0.5], [30]):
+        _, axes = plt.subplots()
+        style.density_axis(axes, densities)
+        left, right = np.log(axes.get_xlim())
+        empty = (left - np.log(max(densities)), np.log(min(densities)) - right)
+        assert all(0 < side < (0.04 if len(densities) > 1 else 0.51) * (left - right) for side in empty)
+
+
+@pytest.mark.parametrize(("first", "shown"), [(40.0, True), (2.0, False)])
+def test_first_steps_are_shown_unless_they_press_the_others_together(tmp_path, first, shown):
+    run = write_run(tmp_path / "short", levels=0, replicates=1)
+    accuracies = [first, *np.linspace(50 if shown else 60, 62, 11)]
+    names = ("step", "train_loss", "validation_loss", "validation_accuracy", "test_accuracy")
+    run.write_level(
+        0, run.ticket(0, 0), [dict(zip(names, (i, 1.0, 1.0, a / 100, a / 100))) for i, a in enumerate(accuracies, 1)]
+    )
+    picture = measured.curves(run)
+    (axes,) = picture.figure.axes
+    assert (axes.get_ylim()[0] < first) == shown and ("lies below the axis" in picture.caption) != shown
+    assert axes.lines[0].get_markevery() == 1
 
 
 def test_a_supermask_run_has_figures_of_its_own(tmp_path):

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
 from tf_lottery.outcome import Statistic
 from tf_lottery.report.census import Level, empty_kernels, is_convolution
@@ -27,16 +26,20 @@ from tf_lottery.report.style import (
 
 ROWS = 3  # replicates in a picture of masks
 FILTERS = 32  # of a convolution, in its picture
+ALIKE = 0.01  # densities that differ by no more, relative to the larger, are the same line
 
 
-def layer_densities(levels: Sequence[Level]) -> Picture:
+def layer_densities(levels: Sequence[Level]) -> Picture | LeftOut:
     """The density of each kernel against that of the whole network."""
+    title = "Layer by layer"
+    if all(max(at) - min(at) <= ALIKE * max(at) for level in levels for at in zip(*level.kernels.values())):
+        return LeftOut(title, "at every level all kernels keep the same share of their weights, to a hundredth of it")
     figure, axes = plt.subplots()
 
-    def draw(path: str, look: dict) -> None:
+    def draw(axes: Axes, path: str, look: dict) -> None:
         _line(axes, levels, lambda level: [100 * density for density in level.kernels[path]], look)
 
-    _for_each_kernel(figure, axes, levels, draw)
+    _for_each_kernel(figure, levels, draw)
     if len(levels) > 1 and not empty_kernels(levels):
         log_percents(axes)
     else:
@@ -46,30 +49,27 @@ def layer_densities(levels: Sequence[Level]) -> Picture:
     caption = (
         f"The share of weights that each kernel keeps, counted in the tickets' masks {where}: {_replicates(levels)}."
     )
-    return Picture("layer_density", "Layer by layer", caption, figure)
+    return Picture("layer_density", title, caption, figure)
 
 
 def connected_units(levels: Sequence[Level]) -> Picture:
     """The share of each kernel's units that keep a connection in it."""
-    figure, axes = plt.subplots()
-    several = len(levels) > 1
-
-    def draw(path: str, look: dict) -> None:
-        hollow = {**look, "label": None, "markerfacecolor": "white", "linestyle": ":"}
-        _line(axes, levels, lambda level: [100 * c.outputs for c in level.connected[path]], {**look, "linestyle": "-"})
-        if not several:
-            hollow["at"] += 0.12
-        _line(axes, levels, lambda level: [100 * c.inputs for c in level.connected[path]], hollow)
-
-    sides = [
-        Line2D([], [], color="0.3", marker="o", linestyle="-" if several else "", label="outputs that receive"),
-        Line2D(
-            [], [], color="0.3", marker="o", mfc="white", linestyle=":" if several else "", label="inputs that send"
-        ),
+    figure, panels = plt.subplots(2, 1, figsize=(5.6, 5.6), sharex=True, sharey=True)
+    sides = {"outputs": "output units that receive (%)", "inputs": "input units that send (%)"}
+    shares = [
+        100 * share for level in levels for kernel in level.connected.values() for each in kernel for share in each
     ]
-    _for_each_kernel(figure, axes, levels, draw, sides)
-    axes.set_ylim(-3, 103)
-    axes.set_ylabel("units with a connection left (%)")
+
+    def draw(axes: Axes, path: str, look: dict) -> None:
+        side = list(sides)[list(panels).index(axes)]
+        _line(axes, levels, lambda level: [100 * getattr(each, side) for each in level.connected[path]], look)
+
+    _for_each_kernel(figure, levels, draw)
+    for axes, label in zip(panels, sides.values()):
+        axes.set_ylabel(label)
+    bottom = min(*shares, 90)
+    margin = 0.05 * (100 - bottom)
+    axes.set_ylim(bottom - margin, 100 + margin)
     empty = empty_kernels(levels)
     names = short_names(list(levels[0].kernels))
     if empty:
@@ -95,13 +95,13 @@ def overlaps(levels: Sequence[Level]) -> Picture | LeftOut:
         return LeftOut(title, "it needs the tickets of two replicates")
     figure, axes = plt.subplots()
 
-    def draw(path: str, look: dict) -> None:
+    def draw(axes: Axes, path: str, look: dict) -> None:
         at = [level for level in drawn if not np.isnan(level.overlap[path]).any()]
         if at:
             _line(axes, at, lambda level: level.overlap[path], look)
 
     axes.axhline(1, color="0.5", linestyle="--", linewidth=1, label="chance")
-    _for_each_kernel(figure, axes, drawn, draw)
+    _for_each_kernel(figure, drawn, draw)
     top = max(axes.get_ylim()[1], 1.2)
     axes.set_ylim(min(axes.get_ylim()[0], 0.8), top)
     axes.set_ylabel("weights kept in common,\nas a multiple of chance")
@@ -220,28 +220,27 @@ def _montage(windows: np.ndarray) -> np.ma.MaskedArray:
     return np.ma.masked_less(picture, 0)
 
 
-def _for_each_kernel(
-    figure, axes: Axes, levels: Sequence[Level], draw: Callable[[str, dict], None], handles: Sequence = ()
-) -> None:
-    """Lines against density with one legend; of a single level a point for each kernel, side by side."""
+def _for_each_kernel(figure, levels: Sequence[Level], draw: Callable[[Axes, str, dict], None]) -> None:
+    """In each panel lines against density, with one legend; of a single level a point for each kernel, side by side."""
     paths = list(levels[0].kernels)
     looks = kernel_looks(paths)
+    bottom = figure.axes[-1]
     if len(levels) > 1:
-        for path in paths:
-            draw(path, dict(looks[path]))
-        density_axis(axes, [100 * level.density for level in levels])
-        own, labels = axes.get_legend_handles_labels()
-        legend_above(figure, handles=[*own, *handles], labels=[*labels, *(h.get_label() for h in handles)], fontsize=9)
+        for axes in figure.axes:
+            for path in paths:
+                draw(axes, path, dict(looks[path]))
+        density_axis(bottom, [100 * level.density for level in levels])
+        legend_above(figure, handles=bottom.get_legend_handles_labels()[0], fontsize=9)
         return
-    for at, path in enumerate(paths):
-        draw(path, {**looks[path], "marker": looks[path]["marker"] or ".", "at": at})
+    for axes in figure.axes:
+        for at, path in enumerate(paths):
+            draw(axes, path, {**looks[path], "marker": looks[path]["marker"] or ".", "at": at})
+        axes.grid(False, axis="x")
     names, labelled = short_names(paths), spread(range(len(paths)), 6)
-    axes.set_xticks(labelled, [names[paths[i]] for i in labelled], rotation=0 if len(paths) <= 4 else 20)
-    axes.set_xlim(-0.5, len(paths) - 0.5)
-    axes.grid(False, axis="x")
-    chance = [handle for handle in axes.get_legend_handles_labels()[0] if handle.get_label() == "chance"]
-    if handles or chance:
-        legend_above(figure, handles=[*chance, *handles], fontsize=9)
+    bottom.set_xticks(labelled, [names[paths[i]] for i in labelled], rotation=0 if len(paths) <= 4 else 20)
+    bottom.set_xlim(-0.5, len(paths) - 0.5)
+    if handles := bottom.get_legend_handles_labels()[0]:  # chance
+        legend_above(figure, handles=handles, fontsize=9)
 
 
 def _line(axes: Axes, levels: Sequence[Level], of: Callable[[Level], list[float]], look: dict) -> None:

@@ -17,6 +17,7 @@ from tf_lottery.report.style import (
     banded,
     density_axis,
     legend_above,
+    line_look,
     readable_range,
     some,
     spread,
@@ -64,10 +65,8 @@ def against_density(series: Series, name: str) -> Picture:
             [100 * level.density.mean for level in levels],
             [scale * value.mean for value in values],
             bars if any(map(any, bars)) else None,
-            color=COLOURS[i % len(COLOURS)],
-            marker=MARKERS[i % len(MARKERS)],
-            linestyle="-" if i < len(COLOURS) else ":",
-            capsize=2,
+            **line_look(i),
+            capsize=2 + i % 4,
             elinewidth=0.8,
             label=line,
         )
@@ -115,28 +114,38 @@ def curves(run: Run, levels: Sequence[int] | None = None) -> Picture | None:
     if not found:
         return None
     figure, axes = plt.subplots()
-    everything = []
+    everything: list[Statistic] = []
     chosen = sorted(set(levels)) if levels else spread(list(found), 5)
     for level, colour, marker in zip(chosen, cycle(COLOURS), cycle(MARKERS)):
         at = found[level]
         values = list(at.values())
-        everything += [value.mean for value in values]
+        everything += values
         label = f"{Statistic.of(densities[level]).mean:.3g} %"
         banded(axes, list(at), values, color=colour, marker=marker, markevery=some(values), label=label)
-    everything.sort()
-    bottom, top = everything[len(everything) // 10], everything[-1]
-    margin = max(top - bottom, 0.1)
-    axes.set_ylim(bottom - 0.4 * margin, top + 0.15 * margin)
+    bottom, top = _height(everything)
+    axes.set_ylim(bottom, top)
     axes.set_xlim(left=0)
     thousands(axes.xaxis)
     axes.set_xlabel("training step")
     axes.set_ylabel(f"{data} accuracy (%)")
     legend_above(figure, "weights remaining", columns=5)
     many = max(map(len, replicates.values()))
+    below = f"; what is less than {bottom:.4g} % lies below the axis" * (min(v.low for v in everything) < bottom)
     caption = f"Accuracy on the {data} set during training, by the share of weights kept" + (
-        f": mean of {many} replicates, with a band from the lowest to the highest." if many > 1 else ", one replicate."
+        f": mean of {many} replicates, with a band from the lowest to the highest" if many > 1 else ", one replicate"
     )
-    return Picture("curves", "Training", caption, figure)
+    return Picture("curves", "Training", f"{caption}{below}.", figure)
+
+
+def _height(values: Sequence[Statistic]) -> tuple[float, float]:
+    """The ends of the axis of curves: all values, but for the first steps where those would press the others together."""
+    means = sorted(value.mean for value in values)
+    low, high = min(value.low for value in values), max(value.high for value in values)
+    most = means[len(means) // 10]
+    if high - low > 3 * max(high - most, 0.1):
+        low = most - 0.4 * max(high - most, 0.1)
+    margin = 0.05 * max(high - low, 0.1)
+    return low - margin, high + margin
 
 
 def _accuracies(

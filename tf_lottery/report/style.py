@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +21,7 @@ from tf_lottery.outcome import LevelStatistics, Statistic
 # Okabe and Ito's colours, told apart by colour-blind readers; markers tell the lines apart in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
-DASHES = ("-", (0, (4, 2)), (0, (1, 1)))  # lines that lie on each other are seen through the gaps
+DASHES = ((0, (4, 2)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 SHADES = "Blues"  # for pictures of masks: more is darker, on a screen and in print
 STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
@@ -71,15 +70,17 @@ def save(figure: Figure, path: Path) -> None:
 def density_axis(axes: Axes, densities: Sequence[float]) -> None:
     """Percent of weights remaining, dense on the left, as the papers draw it; labels at the densities measured."""
     axes.set_xscale("log")
-    axes.set_xlim(1.1 * max(densities), min(densities) / 1.15)
+    margin = (max(densities) / min(densities)) ** 0.03 if max(densities) > min(densities) else 1.1
+    axes.set_xlim(margin * max(densities), min(densities) / margin)
     ticks: list[float] = []
     for density in sorted(set(densities), reverse=True):
         if not ticks or ticks[-1] / density > (max(densities) / min(densities)) ** (1 / 9):
             ticks.append(density)
     axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.tick_params(axis="x", which="minor", length=0)
-    axes.grid(False, which="minor")
+    for panel in axes.get_shared_x_axes().get_siblings(axes):
+        panel.tick_params(axis="x", which="minor", length=0)
+        panel.grid(False, which="minor")
     axes.set_xlabel("weights remaining (%)")
 
 
@@ -114,9 +115,20 @@ def spread(items: Sequence[Item], count: int) -> list[Item]:
     return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
 
 
-def some(points: Sequence) -> float | None:
-    """Which points of a line get a marker, for `markevery`: all of a few, else about ten."""
-    return 0.1 if len(points) > 10 else None
+def some(points: Sequence) -> int:
+    """Which points of a line get a marker, for `markevery`: each of a few, else about ten at equal distances."""
+    return 1 if len(points) <= 20 else -(-len(points) // 10)
+
+
+def line_look(i: int) -> dict[str, Any]:
+    """How the i-th line of a figure looks; one that lies under it is seen through its gaps and its larger, open markers."""
+    return {
+        "color": COLOURS[i % len(COLOURS)],
+        "marker": MARKERS[i % len(MARKERS)],
+        "linestyle": DASHES[(i - 1) % len(DASHES)] if i else "-",
+        "markersize": 4 + 1.5 * (i % 4),
+        "markerfacecolor": "none" if i else COLOURS[0],
+    }
 
 
 def banded(axes: Axes, x: Sequence[float], values: Sequence[Statistic], **look) -> None:
@@ -143,8 +155,7 @@ def kernel_looks(paths: Sequence[str]) -> Mapping[str, Mapping[str, object]]:
     """Colour and marker of each kernel; of many kernels a shade from the first, dark, to the last, light."""
     names = short_names(paths)
     if len(paths) <= len(COLOURS):
-        looks = zip(paths, COLOURS, MARKERS, cycle(DASHES))
-        return {p: {"color": c, "marker": m, "linestyle": d, "label": names[p]} for p, c, m, d in looks}
+        return {path: {**line_look(i), "label": names[path]} for i, path in enumerate(paths)}
     labelled = spread(range(len(paths)), 5)
     shades = mpl.colormaps["cividis"]
     return {
@@ -159,5 +170,11 @@ def kernel_looks(paths: Sequence[str]) -> Mapping[str, Mapping[str, object]]:
     }
 
 
-def legend_above(figure: Figure, title: str | None = None, columns: int = 4, **more) -> None:
-    figure.legend(loc="outside upper center", ncols=columns, title=title, columnspacing=1.2, handlelength=1.6, **more)
+def legend_above(
+    figure: Figure, title: str | None = None, columns: int = 4, handles: Sequence[Any] = (), **more
+) -> None:
+    """A legend of all lines, or of `handles`, in at most so many columns, as many in each as may be."""
+    handles = handles or [handle for axes in figure.axes for handle in axes.get_legend_handles_labels()[0]]
+    rows = -(-len(handles) // columns)
+    look = {"ncols": -(-len(handles) // rows), "columnspacing": 1.2, "handlelength": 2, **more}
+    figure.legend(loc="outside upper center", handles=handles, title=title, **look)
