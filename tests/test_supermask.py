@@ -301,10 +301,17 @@ def test_the_command_by_rule(tmp_path, capsys):
     rows = rows_of(tmp_path / "r" / "supermask_by_rule.csv")
     assert len(rows) == 2 * 2 * 2 + 2 * 2
     assert {row["signed_constant"] for row in rows} == {"True", "False"}
+    assert main_lib.dispatch([*rule[:-1], "--criterion=small_init"]) == 0  # at the densities of the run's own rounds
+    rounds = [float(row["density"]) for row in rows_of(tmp_path / "r" / "supermask_by_rule.csv")[-25:]]
+    np.testing.assert_allclose(rounds, [0.8**k for k in range(25)], atol=1e-3)
+    assert main_lib.dispatch([*rule, "--signed_constant=kaiming"]) == 1
+    assert "none or std with by='rule', but received 'kaiming'" in capsys.readouterr().err
     assert main_lib.dispatch([*rule, "--densities=0.5,3"]) == 1
     assert "density in (0, 1], but received 3.0" in capsys.readouterr().err
     assert main_lib.dispatch([*rule, "--criterion=largest"]) == 1
     assert "Expected the name of a criterion" in capsys.readouterr().err
+    (tmp_path / "r" / "replicate_0" / "level_00" / "level.ticket").unlink()
+    assert main_lib.dispatch(rule) == 1 and "has none of replicate 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
