@@ -481,11 +481,27 @@ class Own(keras.Model):
         return self.dense(x)
 
 
+class Unsaved(keras.Model):
+    """Keras cannot copy it: it has no get_config."""
+
+    def __init__(self, units):
+        super().__init__(name="sub")
+        self.dense = L.Dense(units)
+
+    def call(self, x):
+        return self.dense(x)
+
+
 def test_bad_input_is_refused():
     own = Own()
     own(np.ones((1, 3), "float32"))
-    with pytest.raises(tfl.LotteryError, match="Expected a Sequential or Functional model"):
-        tfl.compact(own)
+    unsaved = Unsaved(3)
+    unsaved(np.ones((1, 3), "float32"))
+    for model in (own, unsaved, tfl.prune(own, 0.5)):
+        with pytest.raises(tfl.LotteryError, match="Expected a Sequential or Functional model, but .* is subclassed"):
+            tfl.compact(model)
+    with pytest.raises(TypeError, match="ticket.apply"):
+        tfl.compact(tfl.Ticket({}, {}))
     with pytest.raises(tfl.LotteryError, match="that is built"):
         tfl.compact(keras.Sequential([L.Dense(2)]))
     with pytest.raises(tfl.LotteryError, match="that is built"):

@@ -14,8 +14,8 @@ from keras import tree
 
 from tf_lottery import weights
 from tf_lottery.errors import LotteryError
-from tf_lottery.export.formats import uncompiled_copy
-from tf_lottery.layers import strip
+from tf_lottery.export.formats import check_model, uncompiled_copy
+from tf_lottery.layers import Masked, strip
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,15 @@ def structure(model: keras.Model, name: str):
 
 def _plain_copy(model) -> keras.Model:
     """A copy with weights of its own, without masks and not compiled."""
-    weights.check_keras_3(model)
+    check_model(model)
     if not isinstance(model, keras.Model) or not model.built:
         raise LotteryError(f"Expected a Keras model that is built, but {model.name!r} is not one.")
+    plain = model.inner if isinstance(model, Masked) else model
+    if not _is_open(plain):
+        raise LotteryError(
+            f"Expected a Sequential or Functional model, but {plain.name!r} is subclassed ({type(plain).__name__}): compact "
+            "follows the calls of layers, and those of a call method of one's own are hidden."
+        )
     layers = weights.sublayers(model)
     for layer in layers:
         if (
@@ -160,10 +166,7 @@ def _plain_copy(model) -> keras.Model:
     with keras.saving.custom_object_scope({kind.__name__: kind for kind in own}):
         copy = uncompiled_copy(model)
     fill(copy, model.get_weights())
-    copy = strip(copy)
-    if not _is_open(copy):
-        raise LotteryError(f"Expected a Sequential or Functional model, but {model.name!r} is a {type(copy).__name__}.")
-    return copy
+    return strip(copy)
 
 
 def fill(layer: keras.layers.Layer, values: list[np.ndarray]) -> None:

@@ -14,6 +14,7 @@ from tf_lottery import layers, weights
 from tf_lottery.errors import ExportError
 from tf_lottery.files import free, whole_file, whole_folder
 from tf_lottery.quiet import silenced
+from tf_lottery.ticket import Ticket
 
 
 def keras_file(model: keras.Model, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
@@ -94,7 +95,7 @@ def saved_model(model: keras.Model, path: str | os.PathLike, *, overwrite: bool 
 @contextlib.contextmanager
 def plain(model: keras.Model) -> Iterator[keras.Model]:
     """The plain model while it is exported; variables that a wrapper froze are frozen again afterwards."""
-    weights.check_keras_3(model)
+    check_model(model)
     if not isinstance(model, keras.Model) or not model.built:
         raise ExportError(
             f"Expected a built Keras model, but {model.name!r} is not one: export a model that was called."
@@ -105,6 +106,15 @@ def plain(model: keras.Model) -> Iterator[keras.Model]:
     finally:
         for variable, before in trainable:
             variable.trainable = before
+
+
+def check_model(model) -> None:
+    """Refuses what is not a Keras 3 model or layer, with a `TypeError`; a ticket first has to be put on its model."""
+    if isinstance(model, Ticket):
+        raise TypeError(
+            "Expected a Keras 3 model, but received a ticket: use ticket.apply(model, weights='final') with the model it is of."
+        )
+    weights.check_keras_3(model)
 
 
 def uncompiled_copy(model: keras.Model, *, float32: bool = False) -> keras.Model:
