@@ -17,6 +17,7 @@ from tf_lottery.export.kernels import sparse_kernels
 from tf_lottery.export.litert import Loaded, share_of_zeros
 from tf_lottery.export.remarks import guessing, lost
 from tf_lottery.files import whole_file, whole_folder
+from tf_lottery.state import get_values
 
 L = keras.layers
 FRESH = """
@@ -326,6 +327,7 @@ def test_bad_arguments_are_named(tmp_path):
             lambda: export.keras_file(keras.Sequential([L.Dense(2)]), tmp_path / "a.keras"),
         ),
         (TypeError, "Keras 3 model", lambda: export.saved_model("model", tmp_path / "b")),
+        (TypeError, "a ticket: use ticket.apply", lambda: export.tflite(tfl.Ticket({}, {}), path, x)),
     ]:
         with pytest.raises(error, match=message):
             call()
@@ -552,6 +554,30 @@ def test_levels_of_a_run_and_their_tickets(tmp_path, capsys):
     assert "finished level ([0, 1] of replicate 0" in capsys.readouterr().err
 
 
+def test_a_ticket_made_in_python_goes_on_a_keras_file(source, tmp_path, capsys):
+    model = tfl.prune(dense(), 0.2)
+    values = get_values(model)
+    tfl.Ticket(tfl.get_masks(model), values, values).save(tmp_path / "mine.ticket")
+    ticket, data = f"--ticket={tmp_path / 'mine.ticket'}", f"--data={source / 'data.npz'}"
+    rest = ["--format=keras", f"--output={tmp_path / 'out'}"]
+    assert main.dispatch(["export", ticket, f"--model={source / 'net.keras'}", data, *rest]) == 0
+    shipped = keras.models.load_model(tmp_path / "out" / "model.keras")
+    x = np.load(source / "data.npz")["x"]
+    np.testing.assert_array_equal(np.asarray(shipped(x)), np.asarray(tfl.strip(model)(x)))
+    capsys.readouterr()
+    for argv, message in [
+        ([data], "names its model, or --model, a name or a .keras file, but received neither"),
+        (
+            [data, "--model=lenet_300_100"],
+            "shape of its inputs, or --model=net.keras or --dataset, but received neither",
+        ),
+        ([data, f"--model={tmp_path / 'none.keras'}"], "there is none at"),
+    ]:
+        assert main.dispatch(["export", ticket, *argv, *rest, "--overwrite"]) == 1
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+
+
 def test_compacting_first(tmp_path, capsys):
     model = tfl.strip(dense())
     kernel = model.layers[0].kernel.numpy()
@@ -589,12 +615,18 @@ def test_what_the_command_cannot_do_is_one_sentence(source, tmp_path, capsys):
         ([file, data, "--calibrated"], "--calibrated together with --compact"),
         ([file], "Expected --dataset or --data"),
         ([file, "--dataset=mnist1d"], "Expected inputs of shape"),
-        ([file, f"--data={source / 'bad.npz'}"], "an .npz file with an array x"),
+        ([file, f"--data={source / 'bad.npz'}"], "an .npz file with an array x, but"),
+        ([file, f"--data={source / 'bad.npz'}"], "bad.npz' has z."),
+        ([file, f"--data={source / 'net.keras'}"], "an .npz file with an array x, but"),
         ([file, f"--data={source / 'none.npz'}"], "No such file"),
         ([data, f"--keras={source / 'none.keras'}"], "there is none at"),
         ([data, f"--keras={source / 'garbage.keras'}"], "Expected a model that Keras loads"),
         ([f"--results_dir={tmp_path}", "--name=nobody", "--level=1"], "there is none"),
-        ([file, data, f"--output={tmp_path / 'full'}"], "exists"),
+        (
+            [file, data, f"--output={tmp_path / 'full'}"],
+            "exists: remove it, or overwrite it (--overwrite, in Python overwrite=True)",
+        ),
+        ([file, f"--output={tmp_path / 'full'}"], "Expected --dataset or --data"),
         ([file, data, f"--output={tmp_path / 'full'}", "--overwrite"], "is another folder"),
     ]:
         place = [] if any(flag.startswith("--output") for flag in argv) else [f"--output={tmp_path / 'out'}"]

@@ -20,7 +20,9 @@ def free(path: str | os.PathLike, overwrite: bool = False, marker: str | None = 
     """
     path = Path(path)
     if path.exists() and not overwrite:
-        raise ExportError(f"Expected a new path, but {os.fspath(path)!r} exists: remove it, or ask to overwrite it.")
+        raise ExportError(
+            f"Expected a new path, but {os.fspath(path)!r} exists: remove it, or overwrite it (--overwrite, in Python overwrite=True)."
+        )
     if path.is_dir() and not (marker and (path / marker).is_file()):
         raise ExportError(f"Expected to overwrite what an export made, but {os.fspath(path)!r} is another folder.")
     return path

@@ -1,7 +1,7 @@
 """Ship a model: as a plain .keras file, a SavedModel, and TFLite files that were run and compared before they count.
 
 usage: tf-lottery export --name=RUN --level=15 [flags]
-       tf-lottery export --ticket=FILE [flags]
+       tf-lottery export --ticket=FILE [--model=net.keras] [flags]
        tf-lottery export --keras=FILE --dataset=mnist [flags]
 
 Writes model.keras, the folder saved_model and a .tflite file for each variant to the folder --output, with report.json: sizes,
@@ -24,7 +24,7 @@ import numpy as np
 from tf_lottery.bin import main as main_lib
 from tf_lottery.bin.display import tell
 from tf_lottery.bin.flags import Flags
-from tf_lottery.errors import DataError, LotteryError
+from tf_lottery.errors import DataError, LotteryError, TicketError
 from tf_lottery.files import free
 from tf_lottery.quiet import native_stderr_off, silenced
 from tf_lottery.results import Run
@@ -50,7 +50,10 @@ class Source:
     level: int | None = setting(None, "With --name: the level.")
     ticket: str | None = setting(None, "A ticket file.")
     keras: str | None = setting(None, "A .keras file.")
-    model: str | None = setting(None, "The network of a ticket that does not name its own.")
+    model: str | None = setting(
+        None,
+        "The network of a ticket that does not name its own: a name, or a .keras file, of which only the layers matter.",
+    )
     weights: str | None = setting(
         None, "Of a ticket: final or initial. Default: final, or initial if it was never trained."
     )
@@ -100,7 +103,6 @@ def main(argv: list[str]) -> None:
     source, target = Flags(__doc__, Source, Target).parse(argv)
     ticket, name = _ticket_of(source)
     _check(target)
-    folder = free(target.output or Path("exported") / name, target.overwrite, marker="report.json")
 
     with native_stderr_off():
         from tf_lottery import export
@@ -109,6 +111,7 @@ def main(argv: list[str]) -> None:
     console = Console(file=sys.stdout, quiet=target.json or not sys.stdout.isatty())
     data, origin = _load(source, ticket)
     model = load_keras(source.keras) if ticket is None else _apply(ticket, origin, source)
+    folder = free(target.output or Path("exported") / name, target.overwrite, marker="report.json")
     bought = None
     if target.compact:
         from tf_lottery import compact
@@ -204,8 +207,12 @@ def _load_npz(path: str) -> Data:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("x", "y", "representative") if name in file}
+            if "x" not in arrays:
+                raise DataError(
+                    f"Expected an .npz file with an array x, but {path!r} has {', '.join(file.files) or 'none'}."
+                )
         return Data(arrays["x"], arrays.get("y"), arrays.get("representative", arrays["x"][:REPRESENTATIVE]))
-    except FileNotFoundError:
+    except (FileNotFoundError, DataError):
         raise
     except Exception as error:  # NumPy raises half a dozen kinds
         raise DataError(f"Expected an .npz file with an array x, but {path!r} is not one ({error}).") from None
@@ -228,7 +235,20 @@ def _apply(ticket: Ticket, origin: dict[str, Any], source: Source) -> keras.Mode
     from tf_lottery import problem
 
     ticket = dataclasses.replace(ticket, found={**origin, **ticket.found})
-    model = problem.model_of(ticket, source.model)
+    if source.model and source.model.endswith(".keras"):
+        model = load_keras(source.model)
+    else:
+        for known, told, flags in (
+            (
+                "names its model",
+                isinstance(source.model or ticket.found.get("model"), str),
+                "--model, a name or a .keras file",
+            ),
+            ("tells the shape of its inputs", "input_shape" in ticket.found, "--model=net.keras or --dataset"),
+        ):
+            if not told:
+                raise TicketError(f"Expected a ticket that {known}, or {flags}, but received neither.")
+        model = problem.model_of(ticket, source.model)
     return ticket.apply(model, source.weights or ("initial" if ticket.final is None else "final"))
 
 
