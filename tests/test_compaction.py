@@ -471,6 +471,43 @@ def test_multiply_adds_are_half_of_tensorflows_flops(rng):
     assert tfl.compact(model).report.multiply_adds.before * 2 == flops
 
 
+def test_multiply_adds_of_recurrent_layers_by_hand():
+    model = keras.Sequential(
+        [
+            keras.Input((12, 4)),
+            L.Bidirectional(L.LSTM(8, return_sequences=True)),
+            L.GRU(5, return_sequences=True),
+            L.TimeDistributed(L.Dense(3)),
+            L.SimpleRNN(6),
+        ]
+    )
+    report = tfl.compact(model).report
+    lstm, gru, dense, simple = 2 * 12 * 4 * (4 * 8 + 8 * 8), 12 * 3 * (16 * 5 + 5 * 5), 12 * 5 * 3, 12 * (3 * 6 + 6 * 6)
+    assert [layer.multiply_adds.before for layer in report.layers] == [lstm, gru, dense, simple]
+    assert report.multiply_adds.before == lstm + gru + dense + simple and "not counted" not in str(report)
+    open_size = tfl.compact(keras.Sequential([keras.Input((None, 4)), L.LSTM(8)])).report
+    assert open_size.multiply_adds.before == 4 * (4 * 8 + 8 * 8)
+    assert "unknown length count as one" in str(open_size) and "unknown" not in str(report)
+
+
+def test_layers_that_are_not_counted_are_named():
+    class Own(L.Layer):
+        def build(self, shape):
+            self.w = self.add_weight((shape[-1], 2), name="w")
+
+        def call(self, x):
+            return x @ self.w
+
+    x = inputs = keras.Input((6, 8))
+    x = L.LayerNormalization(name="norm")(L.Dense(8, name="dense")(x))
+    x = Own(name="own")(L.MultiHeadAttention(2, 4, name="attention")(x, x))
+    report = tfl.compact(keras.Model(inputs, x)).report
+    counts = {layer.name: layer.multiply_adds and layer.multiply_adds.before for layer in report.layers}
+    assert counts == {"dense": 6 * 8 * 8, "norm": 0, "attention": None, "own": None}
+    assert report.multiply_adds.before == 6 * 8 * 8
+    assert "multiply-adds are not counted of: attention, own" in str(report) and str(report).count("? │") == 2
+
+
 @keras.saving.register_keras_serializable("test_compaction")
 class Own(keras.Model):
     def __init__(self, **kwargs):

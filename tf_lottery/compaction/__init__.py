@@ -148,13 +148,14 @@ def _renamed(config: dict, names: set[str]) -> dict:
 def _change(step: Step, layer: keras.layers.Layer, inputs: list, outputs: list) -> LayerChange:
     """How a layer changed, from the tensors of the step and the new ones."""
     calls = [(step.layer, step.inputs[0], step.outputs[0]), (layer, inputs[0], outputs[0])]
+    before, after = (multiply_adds(each, given.shape, out.shape) for each, given, out in calls)
     return LayerChange(
         layer.name,
         type(layer).__name__,
         inputs=Change(*(Units(given.shape).count for _, given, _ in calls)),
         units=Change(*(Units(out.shape).count for _, _, out in calls)),
         parameters=Change(*(each.count_params() for each, _, _ in calls)),
-        multiply_adds=Change(*(multiply_adds(each, given.shape, out.shape) for each, given, out in calls)),
+        multiply_adds=None if before is None or after is None else Change(before, after),
     )
 
 

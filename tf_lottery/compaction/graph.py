@@ -32,7 +32,7 @@ class Step:
     def kind(self) -> str:
         """Its name among Keras layers (`"Add"`) or operations (`"ops.Add"`, as in saved models); of others the class's."""
         kind = type(self.layer)
-        if not _is_keras(kind):
+        if not is_keras(kind):
             return f"{kind.__module__}.{kind.__name__}"
         return kind.__name__ if isinstance(self.layer, keras.layers.Layer) else f"ops.{kind.__name__}"
 
@@ -127,7 +127,7 @@ class Graph:
         return self._faces.get(id(tensor), tensor)
 
 
-def _is_keras(kind: type) -> bool:
+def is_keras(kind: type) -> bool:
     return kind.__module__.split(".")[0] == "keras"
 
 
@@ -162,7 +162,7 @@ def _plain_copy(model) -> keras.Model:
             raise LotteryError(
                 f"Expected layers that can be copied, but {layer.name!r} was adapted: compact the model behind it."
             )
-    own = [type(layer) for layer in layers if not _is_keras(type(layer))]
+    own = [type(layer) for layer in layers if not is_keras(type(layer))]
     with keras.saving.custom_object_scope({kind.__name__: kind for kind in own}):
         copy = uncompiled_copy(model)
     fill(copy, model.get_weights())

@@ -13,12 +13,13 @@ from keras import tree
 from rich.console import Console
 from rich.table import Table
 
-from tf_lottery.compaction.graph import structure
+from tf_lottery.compaction.graph import is_keras, structure
 from tf_lottery.export.formats import uncompiled_copy
 from tf_lottery.export.litert import Loaded, latencies
 from tf_lottery.export.variants import Converter
 
 COUNTED = {f"{kind}Conv{n}D" for kind in ("", "Depthwise", "Separable") for n in (1, 2, 3)} | {"Dense"}
+RECURRENT = {"LSTM", "GRU", "SimpleRNN"}
 TRANSPOSED = {f"Conv{n}DTranspose" for n in (1, 2, 3)}
 
 
@@ -36,14 +37,17 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerChange:
-    """A layer with weights: its name and class, inputs and units along the last axis, parameters, multiply-adds of a sample."""
+    """A layer with weights: its name and class, inputs and units along the last axis, parameters, multiply-adds of a sample.
+
+    Of kinds whose multiply-adds are not counted they are None.
+    """
 
     name: str
     kind: str
     inputs: Change
     units: Change
     parameters: Change
-    multiply_adds: Change
+    multiply_adds: Change | None
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,15 @@ class Report:
 
     @property
     def multiply_adds(self) -> Change:
-        """Of Dense layers and convolutions, for one sample: kernel weights times the positions where they are applied.
+        """Of Dense layers, convolutions, LSTM, GRU and SimpleRNN, for one sample: kernel weights times the positions where they are applied.
 
+        For recurrent layers these are the kernel and the recurrent kernel, and the steps, in both directions if it is Bidirectional. Other
+        layers with kernels, as attention, are not counted; the printed report names them.
         Zeros in a kernel count, as a device computes with them too. A floating-point operation is a multiplication or an addition, so
         FLOPs are twice as many. Positions along an axis of unknown length count as one.
         """
-        return Change(*(sum(getattr(layer.multiply_adds, side) for layer in self.layers) for side in Change._fields))
+        counted = [layer.multiply_adds for layer in self.layers if layer.multiply_adds]
+        return Change(*(sum(getattr(change, side) for change in counted) for side in Change._fields))
 
     @property
     def bytes(self) -> Change:
@@ -104,13 +111,23 @@ class Report:
             table.add_row(
                 layer.name,
                 layer.kind,
-                *(f"{c.before:,} → {c.after:,}" if c.before != c.after else f"{c.after:,}" for c in changes),
+                *(
+                    "?" if c is None else f"{c.before:,} → {c.after:,}" if c.before != c.after else f"{c.after:,}"
+                    for c in changes
+                ),
             )
         console = Console(width=120, color_system=None, force_terminal=False)
         with console.capture() as capture:
             console.print(table)
         totals = {"parameters": self.parameters, "multiply-adds": self.multiply_adds, "bytes (float32)": self.bytes}
-        lines = [f"{name}: {c.before:,} → {c.after:,}, {c.factor:.2f} times fewer" for name, c in totals.items()]
+        lines = [
+            f"{name}: {c.before:,} → {c.after:,}" + (f", {c.factor:.2f} times fewer" if c.after else "")
+            for name, c in totals.items()
+        ]
+        if uncounted := [layer.name for layer in self.layers if layer.multiply_adds is None]:
+            lines.append(f"multiply-adds are not counted of: {', '.join(uncounted)}")
+        if any(None in t.shape[1:] for t in self.before.inputs):
+            lines.append("multiply-adds: positions along an axis of unknown length count as one")
         if self.latency:
             lines.append(
                 f"microseconds an example: {self.latency.before:,.1f} → {self.latency.after:,.1f}, {self.latency.factor:.2f} times faster"
@@ -119,13 +136,20 @@ class Report:
         return capture.get() + "\n".join(lines)
 
 
-def multiply_adds(layer, inputs: tuple[int | None, ...], outputs: tuple[int | None, ...]) -> int:
-    """Multiply-adds of one call on one sample, for tensors of these shapes; 0 for kinds that are not counted."""
-    kind = type(layer).__name__
-    if kind not in COUNTED | TRANSPOSED:
-        return 0
-    positions = math.prod(n or 1 for n in (inputs if kind in TRANSPOSED else outputs)[1:-1])
-    return positions * sum(math.prod(v.shape) for v in layer.weights if v.name.endswith("kernel"))
+def multiply_adds(layer, inputs: tuple[int | None, ...], outputs: tuple[int | None, ...]) -> int | None:
+    """Multiply-adds of one call on one sample, for tensors of these shapes; None for layers with kernels that are not counted."""
+    kinds = {type(layer).__name__}
+    if isinstance(layer, keras.layers.Bidirectional):
+        kinds = {type(part).__name__ for part in (layer.forward_layer, layer.backward_layer)}
+    elif isinstance(layer, keras.layers.TimeDistributed):
+        kinds = {type(layer.layer).__name__}
+    kernels = [math.prod(v.shape) for v in layer.weights if v.name.endswith("kernel")]
+    if not kinds <= COUNTED | RECURRENT | TRANSPOSED:
+        own = not is_keras(type(layer)) and any(len(v.shape) >= 2 for v in layer.weights)  # kernels by any name
+        return None if kernels or own else 0
+    if kinds <= RECURRENT:
+        return (inputs[1] or 1) * sum(kernels)
+    return math.prod(n or 1 for n in (inputs if kinds <= TRANSPOSED else outputs)[1:-1]) * sum(kernels)
 
 
 def _latency(before: keras.Model, after: keras.Model) -> Change:
