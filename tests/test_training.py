@@ -196,6 +196,33 @@ def test_one_hot_labels(blobs, dense_net):
     assert a["final_test_accuracy"] == b["final_test_accuracy"] > 0.7
 
 
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("head", [L.Dense(3, "softmax"), L.Softmax()])
+@pytest.mark.filterwarnings("error:.*from_logits")
+def test_the_default_loss_is_that_of_a_softmax_where_there_is_one(policy, head, blobs):
+    results = []
+    for loss in (None, keras.losses.SparseCategoricalCrossentropy()):
+        layer = {**head.get_config(), "dtype": policy, "name": "head"}
+        body = [keras.Input((6,)), L.Dense(3, kernel_initializer="ones", dtype=policy)]
+        model = keras.Sequential([*body, type(head).from_config(layer)])
+        model.set_weights([np.random.default_rng(0).normal(size=w.shape) for w in model.get_weights()])
+        results.append(tfl.Trainer(*blobs, steps=30, test=blobs, loss=loss)(model))
+    given = {key: value for key, value in results[1].items() if key != "seconds"}
+    assert given.items() <= results[0].items()
+
+
+def test_the_default_loss_is_that_of_the_model_at_hand(blobs, dense_net):
+    trainer = tfl.Trainer(*blobs, steps=2)
+    for model, from_logits in (
+        (dense_net(), True),
+        (keras.Sequential([dense_net(), L.Softmax()]), False),
+        (dense_net(), True),
+    ):
+        model.build((None, 6))
+        trainer(model)
+        assert trainer.loss.from_logits == from_logits
+
+
 def test_callbacks_hear_of_stretches_and_may_ask_for_steps(blobs, dense_net):
     class Listener(keras.callbacks.Callback):
         at_steps = (3, 17)
@@ -286,6 +313,19 @@ def test_bad_input_is_one_sentence(blobs, dense_net):
     ):
         with pytest.raises(LotteryError, match=message):
             tfl.Trainer(*arguments, steps=1)
+    with pytest.raises(LotteryError, match=r"integer type, as in y.astype\('int32'\), but .* of type float32"):
+        tfl.Trainer(x, y.astype("float32"), steps=1)
+    hot, softmax = np.eye(3, dtype="float32")[y], keras.Sequential([dense_net(), L.Softmax()])
+    for model, loss, message in (
+        (dense_net(), None, r"one-hot targets loss=keras.losses.CategoricalCrossentropy\(from_logits=True\)"),
+        (softmax, None, "one-hot targets loss='categorical_crossentropy', but the train targets"),
+        (softmax, "sparse_categorical_crossentropy", "one-hot targets loss='categorical_crossentropy'"),
+    ):
+        model.build((None, 6))
+        with pytest.raises(tfl.DataError, match=message):
+            tfl.Trainer(x, hot, steps=1, loss=loss)(model)
+    with pytest.raises(LotteryError, match="Expected a loss for a model with a single output"):
+        tfl.Trainer(x, y, steps=1)(keras.Sequential([keras.Input((6,)), L.Dense(1)]))
     for options, error, message in (
         ({"validation": (x[:, :3], y)}, tfl.DataError, "Expected validation data that fit model 'net'"),
         ({"test": (x, y + 5)}, tfl.DataError, "the test data have 5 to 7"),

@@ -58,7 +58,8 @@ def checked_set(name: str, pair: Examples) -> Examples:
 def check_metric(metric: Callable | None, y: np.ndarray) -> None:
     if metric is None and y.dtype.kind == "f" and not np.isin(y, (0, 1)).all():
         raise LotteryError(
-            "Expected a metric for targets that are not labels, as in metric=keras.metrics.mean_absolute_error, but received none."
+            "Expected a metric for targets that are not labels, as in metric=keras.metrics.mean_absolute_error, or labels of an "
+            f"integer type, as in y.astype('int32'), but received no metric and targets of type {y.dtype}."
         )
     if metric is not None and (not callable(metric) or isinstance(metric, keras.metrics.Metric)):
         raise LotteryError(f"Expected metric to be a function (y_true, y_pred), but received {metric!r}.")
@@ -91,15 +92,23 @@ def check_labels(model: keras.Model, sets: Mapping[str, Examples]) -> None:
 
 
 def check_values(
-    model: keras.Model, sets: Mapping[str, Examples], loss: Callable, metric: Callable, augmented: Callable
-) -> None:
-    """Tries two examples of each set, eagerly: one sentence now instead of a page from the compiled graph later."""
+    model: keras.Model, sets: Mapping[str, Examples], loss: Callable | None, metric: Callable, augmented: Callable
+) -> Callable:
+    """Tries two examples of each set, eagerly: one sentence now instead of a page from the compiled graph later.
+
+    Returns:
+      The loss; where none was given, the cross-entropy of labels for what the model puts out.
+    """
     for name, (x, y) in sets.items():
         x, y = tf.constant(x[:2]), tf.constant(y[:2])
         try:
             outputs = model(augmented(x) if name == "train" else x, training=False)
+            loss = loss or _cross_entropy(outputs)
+            _check_one_hot(name, y, outputs, loss)
             loss(y, outputs)
             shape = tf.convert_to_tensor(metric(y, outputs)).shape
+        except LotteryError:
+            raise
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise DataError(
@@ -110,3 +119,32 @@ def check_values(
             raise LotteryError(
                 f"Expected metric to return one value per example, but for {len(y)} examples it returned shape {tuple(shape)}."
             )
+    assert loss  # a Trainer has a training set
+    return loss
+
+
+def _cross_entropy(outputs) -> keras.losses.Loss:
+    """Of integer labels and logits, or probabilities: Keras itself tells a softmax only if nothing, such as a cast, follows it."""
+    if outputs.shape[-1] == 1:
+        raise LotteryError(
+            "Expected a loss for a model with a single output, as in loss=keras.losses.BinaryCrossentropy(from_logits=True), "
+            "but received none."
+        )
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=not _are_probabilities(outputs))
+
+
+def _are_probabilities(outputs) -> bool:
+    outputs = tf.cast(outputs, tf.float32)
+    return bool(tf.reduce_all(outputs >= 0) & tf.reduce_all(abs(tf.reduce_sum(outputs, -1) - 1) < 0.01))
+
+
+def _check_one_hot(name: str, y, outputs, loss: Callable) -> None:
+    labels = getattr(loss, "name", getattr(loss, "__name__", None)) == "sparse_categorical_crossentropy"
+    if labels and y.shape == outputs.shape and y.shape[-1] > 1:
+        fitting = "'categorical_crossentropy'"
+        if not _are_probabilities(outputs):
+            fitting = "keras.losses.CategoricalCrossentropy(from_logits=True)"
+        raise DataError(
+            f"Expected integer labels, as in y.argmax(-1), or for one-hot targets loss={fitting}, but the {name} targets have the "
+            f"shape of the outputs, {tuple(y.shape[1:])}."
+        )

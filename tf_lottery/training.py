@@ -46,7 +46,8 @@ class Trainer:
       test: `(x, y)` for test accuracy.
       optimizer: A Keras optimizer, its name or config. Each call starts from a fresh copy, so its state and learning-rate
         schedule start anew.
-      loss: A Keras loss, its name or config; by default the cross-entropy of integer labels and logits.
+      loss: A Keras loss, its name or config; by default the cross-entropy of integer labels and logits, or of probabilities
+        where the model puts those out.
       metric: A function `(y_true, y_pred)` -> one value per example, for example `keras.metrics.mean_absolute_error`; by
         default accuracy. Whatever it is, its entries in the curve and the metrics are called accuracy.
       batch_size: Examples in a step.
@@ -124,7 +125,8 @@ class Trainer:
         self.steps, self.batch_size, self.seed = steps, batch_size, seed
         self.eval_every, self.test_every = eval_every, test_every
         self.optimizer = keras.optimizers.get(optimizer)
-        self.loss = keras.losses.get(loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        self._given_loss = keras.losses.get(loss)
+        self.loss = self._given_loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         self.metric, self.augment = metric or accuracy_for(self.loss), augment
         check_metric(metric, self.sets["train"][1])
         self.jit_compile, self.replicas = jit_compile, Replicas(strategy)
@@ -287,7 +289,8 @@ class Trainer:
         self.replicas.check(model, self.batch_size)
         if self._loop is None or not self._loop.serves(model):
             check_labels(model, self.sets)
-            check_values(gradient_masks(model)[0], self.sets, self.loss, self.metric, self._augmented)
+            plain, _, _ = gradient_masks(model)
+            self.loss = check_values(plain, self.sets, self._given_loss, self.metric, self._augmented)
             self._loop = Loop(
                 model,
                 optimizer=self.optimizer,
