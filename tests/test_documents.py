@@ -80,6 +80,13 @@ def test_the_exports_of_the_phone_page_are_the_measured_ones():
     assert (folder / "overview.md").read_text() in page and (folder / "compaction.md").read_text() in page
     dense = json.loads((folder / "lenet_level_00.json").read_text())["networks"]["dense"]
     assert f"dense network has {100 * dense['accuracy']:.2f} %" in page
+    from tf_lottery.export import VARIANTS
+
+    page = (ROOT / "docs" / "phone.md").read_text()
+    stated = re.findall(r"^\| ([\w, ]+) \| (0\.\d+) \|$", page, re.MULTILINE)
+    assert {name: float(share) for names, share in stated for name in names.split(", ")} == {
+        name: variant.tolerance for name, variant in VARIANTS.items()
+    }
 
 
 @pytest.mark.parametrize("measured", ["scale/scale.md", "gpu/gpu.md"])

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 
 import tf_lottery as tfl
 from tf_lottery import export
@@ -296,6 +297,15 @@ def test_a_failed_write_leaves_no_files_and_no_folders(tmp_path):
     with whole_folder(tmp_path / "a" / "b") as unfinished:
         (unfinished / "two").write_text("2")
     assert [path.name for path in (tmp_path / "a").rglob("*")] == ["b", "two"]
+
+
+@pytest.mark.parametrize("variant", ["float16", "dynamic_int8", "int8"])
+def test_every_variant_takes_and_gives_float32(variant, tmp_path):
+    model, x = dense(), inputs(dense())
+    export.tflite(model, tmp_path / "a.tflite", x, variant=variant, representative=x)
+    run = Interpreter(str(tmp_path / "a.tflite")).get_signature_runner()
+    for details in (run.get_input_details()["input_0"], run.get_output_details()["output_0"]):
+        assert details["dtype"] == np.float32 and details["shape"][0] == 1
 
 
 def test_outputs_that_differ_more_than_allowed_are_no_file(tmp_path):
