@@ -52,33 +52,31 @@ def find(*flags: str, steps: int) -> Callable[[], float]:
 
 
 def workers() -> list[dict]:
-    """Two replicates of three levels, and four of two: in processes side by side, and in one."""
-    long = ["--levels=2", "--replicates=2"]
-    two = alternate(
+    """Two replicates of three levels, in two processes side by side, and in one."""
+    flags = ["--levels=2", "--replicates=2"]
+    times = alternate(
         2,
         warm=False,  # each command is a process of its own
-        workers_2=find(*long, "--workers=2", steps=20_000),
-        one_process=find(*long, steps=20_000),
+        workers_2=find(*flags, "--workers=2", steps=20_000),
+        one_process=find(*flags, steps=20_000),
     )
-    short = ["--levels=1", "--replicates=4"]
-    four = alternate(
+    name = "LeNet-300-100, two replicates of three levels of 20,000 steps: --workers=2 / one after the other"
+    return [row(name, times, "workers_2", "one_process", "<= 0.80", "s")]
+
+
+def more_workers() -> list[dict]:
+    """Four replicates on two cores: as many processes as cores, and twice as many."""
+    flags = ["--levels=1", "--replicates=4"]
+    times = alternate(
         2,
         warm=False,
-        one_process=find(*short, steps=10_000),
-        **{f"workers_{n}": find(*short, f"--workers={n}", steps=10_000) for n in (2, 4)},
+        one_process=find(*flags, steps=5_000),
+        **{f"workers_{n}": find(*flags, f"--workers={n}", steps=5_000) for n in (2, 4)},
     )
-    name = "LeNet-300-100, four replicates of two levels of 10,000 steps"
+    name = "LeNet-300-100, four replicates of two levels of 5,000 steps on two cores"
     return [
-        row(
-            "LeNet-300-100, two replicates of three levels of 20,000 steps: --workers=2 / one after the other",
-            two,
-            "workers_2",
-            "one_process",
-            "<= 0.80",
-            "s",
-        ),
-        row(f"{name}: --workers=2 / one after the other", four, "workers_2", "one_process", "", "s"),
-        row(f"{name}: --workers=4 on two cores / one after the other", four, "workers_4", "one_process", "", "s"),
+        row(f"{name}: --workers={n} / one after the other", times, f"workers_{n}", "one_process", "", "s")
+        for n in (2, 4)
     ]
 
 
@@ -196,7 +194,11 @@ def levels() -> list[dict]:
         _two("the same, all of a level but its training, the last ten / levels 1 to 10", between, late, early, "ms"),
         _two("the same, memory of the process, the last ten / levels 1 to 10", memory, late, early, "MB"),
         _slope(
-            "the same, the search after its dense level, against its levels", range(1, 51), since_dense, "level", "s"
+            "LeNet-300-100, levels of 1,000 steps: the search after its dense level",
+            range(1, 51),
+            since_dense,
+            "level",
+            "s",
         ),
     ]
 
@@ -329,7 +331,7 @@ def _slope(name: str, sizes, costs: list[float], each: str, unit: str) -> dict:
     }
 
 
-BENCHMARKS = [workers, replicates, mirrored, checkpoints, levels, thousand, weights]
+BENCHMARKS = [workers, more_workers, replicates, mirrored, checkpoints, levels, thousand, weights]
 
 
 def _table(rows: list[dict]) -> list[str]:
