@@ -27,7 +27,8 @@ def resolved(settings: Problem) -> Any:
     """
     settings = settings.resolved()
     check_numbers(settings)
-    check_functions(settings)
+    if not isinstance(settings, SupermaskSettings):  # whose criterion is of masks by rule: several names
+        check_functions(settings)
     settings = dataclasses.replace(settings, precision=settings.precision or precision.fastest())
     precision.check(settings.precision)
     return settings
@@ -126,9 +127,13 @@ def check_numbers(settings: Any) -> None:
 
 
 def check_functions(settings: Any) -> None:
-    """Tries the criterion and the treatments on small kernels: they are called for only after a training."""
+    """Tries the criterion and the treatments that are named on small kernels: a search calls them only after a training.
+
+    Raises:
+      LotteryError: If one is unknown, or is not as `contracts` expects.
+    """
     for name, check in _CONTRACTS.items():
-        if not isinstance(settings, SupermaskSettings) and (function := getattr(settings, name, None)) is not None:
+        if (function := getattr(settings, name, None)) is not None:
             check(function)
 
 

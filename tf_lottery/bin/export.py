@@ -238,16 +238,14 @@ def _apply(ticket: Ticket, origin: dict[str, Any], source: Source) -> keras.Mode
     if source.model and source.model.endswith(".keras"):
         model = load_keras(source.model)
     else:
-        for known, told, flags in (
-            (
-                "names its model",
-                isinstance(source.model or ticket.found.get("model"), str),
-                "--model, a name or a .keras file",
-            ),
-            ("tells the shape of its inputs", "input_shape" in ticket.found, "--model=net.keras or --dataset"),
-        ):
-            if not told:
-                raise TicketError(f"Expected a ticket that {known}, or {flags}, but received neither.")
+        if not isinstance(source.model or ticket.found.get("model"), str):
+            raise TicketError(
+                "Expected a ticket that names its model, or --model, a name or a .keras file, but received neither."
+            )
+        if "input_shape" not in ticket.found:
+            raise TicketError(
+                "Expected a ticket that tells the shape of its inputs, or --model=net.keras or --dataset, but received neither."
+            )
         model = problem.model_of(ticket, source.model)
     return ticket.apply(model, source.weights or ("initial" if ticket.final is None else "final"))
 

@@ -138,10 +138,8 @@ class Comparison:
             raise ExportError(
                 f"Expected finite outputs of {model.name!r} to compare with, but it gives NaN or infinity."
             )
-        self.metric, self._own_metric = (
-            metric or accuracy_for(None),
-            metric is not None,
-        )  # of an own one nobody knows what is good
+        self.metric = metric or accuracy_for(None)
+        self._own_metric = metric is not None  # nobody knows which of its values are good
         if y is not None:
             self.y = np.asarray(y)
             check_metric(metric, self.y)
