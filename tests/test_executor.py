@@ -15,7 +15,7 @@ import pytest
 import test_claims
 from test_command_line import SHORT, call, same, tickets
 
-from tf_lottery import executor, guard
+from tf_lottery import executor, guard, on_processes
 from tf_lottery.bin import tasks as tasks_lib
 from tf_lottery.claims import plan as plan_lib
 from tf_lottery.errors import LotteryError
@@ -228,14 +228,14 @@ def test_interrupted_and_killed_workers_go_on_to_the_same_results(finished, comm
 
 @pytest.mark.parametrize("joined", [True, False], ids=["before", "meanwhile"])
 def test_a_worker_that_ends_before_it_takes_its_task_is_told_of(joined, tmp_path, monkeypatch):
-    class Killed(executor._Worker):
+    class Killed(on_processes._Worker):
         def __init__(self, *args):
             super().__init__(*args)
             self.process.kill()
             if joined:
                 self.process.join()
 
-    monkeypatch.setattr(executor, "_Worker", Killed)
+    monkeypatch.setattr(on_processes, "_Worker", Killed)
     failed = executor.run([task("a"), task("b", ["a"])], tmp_path, Recorder(), workers=2)
     assert "a is not finished, because its process was ended by signal 9" in str(failed["a"]) and "b" in failed
 
@@ -244,7 +244,7 @@ def test_an_interrupt_while_a_worker_starts_is_not_lost_and_not_the_workers():
     mask = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where a shell began the tests with &
     try:
-        with pytest.raises(KeyboardInterrupt), executor._interrupts_held():
+        with pytest.raises(KeyboardInterrupt), on_processes._interrupts_held():
             os.kill(os.getpid(), signal.SIGINT)
             assert subprocess.run([sys.executable, "-c", mask], capture_output=True, text=True).stdout == "True\n"
     finally:

@@ -49,7 +49,18 @@ FLOORS = [
     {"checkpoint", "examples", "feed", "loop", "training", "find", "supermask"},  # procedure
     {"tfmot", "export", "compaction"},  # border
     {"models", "data"},  # problems: registry and Keras
-    {"settings", "executor", "on_ray", "problem", "experiment", "by_rule", "report", "claims", "contracts"},
+    {
+        "settings",
+        "executor",
+        "on_processes",
+        "on_ray",
+        "problem",
+        "experiment",
+        "by_rule",
+        "report",
+        "claims",
+        "contracts",
+    },
     {"bin"},
 ]
 WITHOUT_TENSORFLOW = [
@@ -57,6 +68,7 @@ WITHOUT_TENSORFLOW = [
     "models",
     "settings",
     "executor",
+    "on_processes",
     "on_ray",
     "contracts",
     "report",
