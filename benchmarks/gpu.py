@@ -34,10 +34,10 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results" / "gpu"
 
 def step(model: str, batch: int, steps: int, kind: str, **options) -> Callable[[], float]:
     """Milliseconds a step of `Trainer` for a wrapped model in that precision."""
-    shape = tfl.models.preset(model).dataset
+    shape = (28, 28, 1) if tfl.models.preset(model).dataset == "mnist" else (32, 32, 3)
     with precision.layers_in(kind):
         wrapped = tfl.wrap(tfl.models.get(model)(seed=0))
-    data = images((28, 28, 1) if shape == "mnist" else (32, 32, 3), 10_000)
+    data = images(shape, 10_000)
     trainer = tfl.Trainer(*data, steps=steps, batch_size=batch, optimizer=keras.optimizers.Adam(1e-4), **options)
     return lambda: 1e3 * trainer(wrapped)["seconds"] / steps
 
