@@ -288,8 +288,20 @@ def test_claims_with_two_workers(tmp_path, monkeypatch, capsys):
     assert call(*argv) == 0 and "finished already" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="needs Ray: pip install 'tf_lottery[ray]'")
-def test_a_local_ray_finds_what_one_process_finds(finished, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def local_ray():
+    """Ray, which is installed and begins on this machine: it wants memory, ports and several processes."""
+    pytest.importorskip("ray", reason="needs Ray: pip install 'tf_lottery[ray]'")
+    code = "import ray; ray.init(num_cpus=1, include_dashboard=False); ray.shutdown()"
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180)
+    except subprocess.TimeoutExpired:
+        pytest.skip("Ray does not begin on this machine within three minutes")
+    if done.returncode:
+        pytest.skip(f"Ray does not begin on this machine: {done.stderr[-300:]}")
+
+
+def test_a_local_ray_finds_what_one_process_finds(local_ray, finished, tmp_path, capsys):
     place = [f"--results_dir={tmp_path}", "--name=short"]
     small = [*SHORT, "--executor=ray", "--workers=2"]
     shutil.copytree(finished / "short" / "replicate_0" / "level_00", tmp_path / "short" / "replicate_0" / "level_00")
