@@ -69,6 +69,12 @@ def test_a_dry_run_counts_what_checkpoints_hold(finished, tmp_path, capsys):
     assert main.dispatch(["find", f"--results_dir={tmp_path}", *SHORT, "--replicates=2", "--dry_run"]) == 0
     out = capsys.readouterr().out
     assert "2 trainings of 40 steps, 50 steps in all\nThey go on from checkpoints, after 30 steps" in out
+    place = ["find", f"--results_dir={tmp_path}", *SHORT, "--replicates=2", "--dry_run", "--json"]
+    assert main.dispatch(place) == 0
+    seconds = json.loads(capsys.readouterr().out)["seconds"]
+    path.unlink()
+    assert main.dispatch(place) == 0
+    assert seconds == pytest.approx(json.loads(capsys.readouterr().out)["seconds"] * 50 / 80)
 
 
 def test_a_finished_run_has_nothing_to_do(finished, capsys):

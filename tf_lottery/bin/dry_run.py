@@ -38,6 +38,8 @@ def show(run: Run, left: Left, levels: int, steps: int, estimate: Estimate | Non
     """Prints the plan of a run of so many levels in all, `left` of them not finished; nothing is written."""
     begun = sum(_reached(run.checkpoint(*at)) for at in left)
     todo = len(left) * steps - begun
+    if estimate and begun:
+        estimate = dataclasses.replace(estimate, seconds=estimate.seconds * todo / (todo + begun))
     plan = {"run": str(run.folder), "levels": levels, "trainings": len(left), "steps": todo}
     if json:
         print_json({**plan, **(dataclasses.asdict(estimate) if estimate else {"seconds": 0, "bytes": 0})})
