@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +22,7 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # this process and t
 import keras
 import numpy as np
 import tensorflow as tf
-from side_by_side import alternate, images, machine, row, table
+from side_by_side import alternate, find, images, machine, row, table
 
 import tf_lottery as tfl
 from tf_lottery import loop, precision
@@ -74,34 +73,15 @@ def compilation() -> list[dict]:
 
 def workers() -> list[dict]:
     """Four replicates that share one GPU: the command as it is typed, from start to end."""
-
-    def command(*flags: str) -> Callable[[], float]:
-        def run() -> float:
-            with tempfile.TemporaryDirectory() as folder:
-                began = time.perf_counter()
-                words = [
-                    "--model=residual_mlp",
-                    "--replicates=4",
-                    "--levels=4",
-                    "--steps=5000",
-                    "--eval_every=500",
-                    "--test_every=500",
-                ]
-                find = [
-                    sys.executable,
-                    "-m",
-                    "tf_lottery.bin.find",
-                    *words,
-                    "--quiet",
-                    f"--results_dir={folder}",
-                    *flags,
-                ]
-                subprocess.run(find, check=True, stdout=subprocess.DEVNULL)
-                return time.perf_counter() - began
-
-        return run
-
-    times = alternate(1, warm=False, workers_4=command("--workers=4"), one_process=command())
+    flags = [
+        "--model=residual_mlp",
+        "--replicates=4",
+        "--levels=4",
+        "--steps=5000",
+        "--eval_every=500",
+        "--test_every=500",
+    ]
+    times = alternate(1, warm=False, workers_4=find(*flags, "--workers=4"), one_process=find(*flags))
     name = "MNIST-1D, four replicates of five levels of 5,000 steps: --workers=4 on one GPU / one after the other"
     return [row(name, times, "workers_4", "one_process", "< 1", "s")]
 

@@ -26,7 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
-from side_by_side import alternate, images, machine, row
+from side_by_side import alternate, find, images, machine, row
 
 import tf_lottery as tfl
 from tf_lottery import checkpoint, experiment, report
@@ -38,27 +38,17 @@ tf.get_logger().setLevel("ERROR")
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "scale"
 
 
-def find(*flags: str, steps: int) -> Callable[[], float]:
-    """Seconds of a search with LeNet on MNIST: the command as it is typed, from start to end."""
-
-    def run() -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            words = ["--model=lenet_300_100", f"--steps={steps}", "--quiet", f"--results_dir={folder}", *flags]
-            began = time.perf_counter()
-            subprocess.run([sys.executable, "-m", "tf_lottery.bin.find", *words], check=True, stdout=subprocess.DEVNULL)
-            return time.perf_counter() - began
-
-    return run
+LENET = "--model=lenet_300_100"
 
 
 def workers() -> list[dict]:
     """Two replicates of three levels, in two processes side by side, and in one."""
-    flags = ["--levels=2", "--replicates=2"]
+    flags = [LENET, "--levels=2", "--replicates=2", "--steps=20000"]
     times = alternate(
         2,
         warm=False,  # each command is a process of its own
-        workers_2=find(*flags, "--workers=2", steps=20_000),
-        one_process=find(*flags, steps=20_000),
+        workers_2=find(*flags, "--workers=2"),
+        one_process=find(*flags),
     )
     name = "LeNet-300-100, two replicates of three levels of 20,000 steps: --workers=2 / one after the other"
     return [row(name, times, "workers_2", "one_process", "<= 0.80", "s")]
@@ -66,12 +56,12 @@ def workers() -> list[dict]:
 
 def more_workers() -> list[dict]:
     """Four replicates on two cores: as many processes as cores, and twice as many."""
-    flags = ["--levels=1", "--replicates=4"]
+    flags = [LENET, "--levels=1", "--replicates=4", "--steps=5000"]
     times = alternate(
         2,
         warm=False,
-        one_process=find(*flags, steps=5_000),
-        **{f"workers_{n}": find(*flags, f"--workers={n}", steps=5_000) for n in (2, 4)},
+        one_process=find(*flags),
+        **{f"workers_{n}": find(*flags, f"--workers={n}") for n in (2, 4)},
     )
     name = "LeNet-300-100, four replicates of two levels of 5,000 steps on two cores"
     return [
@@ -83,7 +73,7 @@ def more_workers() -> list[dict]:
 def replicates() -> list[dict]:
     """One to eight replicates in one process, two levels of 3,000 steps each."""
     counts = [1, 2, 4, 8]
-    costs = [find("--levels=1", f"--replicates={count}", steps=3_000)() for count in counts]
+    costs = [find(LENET, "--levels=1", f"--replicates={count}", "--steps=3000")() for count in counts]
     return [
         _slope(
             "tf-lottery find, replicates of two levels of 3,000 steps, LeNet-300-100", counts, costs, "replicate", "s"

@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +27,19 @@ def alternate(rounds: int, warm: bool = True, **sides: Callable[[], float]) -> d
         for name in order.permutation(list(sides)):
             times[name].append(sides[name]())
     return times
+
+
+def find(*flags: str) -> Callable[[], float]:
+    """Seconds of `tf-lottery find` with these flags: the command as it is typed, from start to end, in a folder that goes again."""
+
+    def run() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            words = ["-m", "tf_lottery.bin.find", "--quiet", f"--results_dir={folder}", *flags]
+            began = time.perf_counter()
+            subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
+            return time.perf_counter() - began
+
+    return run
 
 
 def fastest(times: dict[str, list[float]], side: str) -> float:

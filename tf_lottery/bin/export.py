@@ -218,6 +218,11 @@ def _load_npz(path: str) -> Data:
         raise DataError(f"Expected an .npz file with an array x, but {path!r} is not one ({error}).") from None
 
 
+def is_keras_file(model: str | None) -> bool:
+    """Whether `--model` is a file, and not a name in `models`."""
+    return model is not None and model.endswith(".keras")
+
+
 def load_keras(path: str) -> keras.Model:
     import keras
 
@@ -235,7 +240,7 @@ def _apply(ticket: Ticket, origin: dict[str, Any], source: Source) -> keras.Mode
     from tf_lottery import problem
 
     ticket = dataclasses.replace(ticket, found={**origin, **ticket.found})
-    if source.model and source.model.endswith(".keras"):
+    if is_keras_file(source.model):
         model = load_keras(source.model)
     else:
         if not isinstance(source.model or ticket.found.get("model"), str):

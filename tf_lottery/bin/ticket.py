@@ -22,7 +22,7 @@ import numpy as np
 
 from tf_lottery import masks, ticket_file
 from tf_lottery.bin import main as main_lib
-from tf_lottery.bin.export import load_keras
+from tf_lottery.bin.export import is_keras_file, load_keras
 from tf_lottery.bin.flags import Flags
 from tf_lottery.errors import LotteryError
 from tf_lottery.files import free, whole_file
@@ -101,7 +101,7 @@ def apply(options: Options, file: str) -> None:
         dataset = data.load(name, options.data_dir)
         tests, origin = dataset.test, {"input_shape": list(dataset.input_shape), "classes": dataset.classes}
         ticket = dataclasses.replace(ticket, found={**origin, **ticket.found})
-    model = load_keras(options.model) if _is_file(options.model) else problem.model_of(ticket, options.model)
+    model = load_keras(options.model) if is_keras_file(options.model) else problem.model_of(ticket, options.model)
     plain = layers.strip(ticket.apply(model, which))
     if output:
         with whole_file(output) as unfinished:
@@ -207,10 +207,6 @@ def _parts(account: ticket_file.Account) -> Table:
             part.final or "-",
         )
     return shown
-
-
-def _is_file(model: str | None) -> bool:
-    return model is not None and model.endswith(".keras")
 
 
 if __name__ == "__main__":
