@@ -21,12 +21,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from export import RESULTS, compacted, plain, trained
 
 import tf_lottery as tfl
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.files import whole_file
 from tf_lottery.bin.flags import Flags
-from tf_lottery.errors import LotteryError
-from tf_lottery.files import whole_file
-from tf_lottery.outcome import Statistic
-from tf_lottery.results import Run
-from tf_lottery.settings import setting
+from tf_lottery.runs.outcome import Statistic
+from tf_lottery.runs.results import Run
+from tf_lottery.runs.settings import setting
 
 COLUMNS = (
     *("run", "replicate", "level", "density", "early_stop_accuracy", "final_accuracy"),

@@ -31,13 +31,13 @@ import keras
 import numpy as np
 
 import tf_lottery as tfl
-from tf_lottery import problem
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.files import whole_file
 from tf_lottery.bin.flags import Flags
-from tf_lottery.errors import LotteryError
 from tf_lottery.export.litert import Loaded, latencies
-from tf_lottery.files import whole_file
-from tf_lottery.results import Run
-from tf_lottery.settings import setting
+from tf_lottery.runs import problem
+from tf_lottery.runs.results import Run
+from tf_lottery.runs.settings import setting
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "export"
 REPRESENTATIVE = 200

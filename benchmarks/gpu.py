@@ -25,7 +25,8 @@ import tensorflow as tf
 from side_by_side import alternate, find, images, machine, row, table
 
 import tf_lottery as tfl
-from tf_lottery import loop, precision
+from tf_lottery.masking import precision
+from tf_lottery.training import loop
 
 tf.get_logger().setLevel("ERROR")
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "gpu"

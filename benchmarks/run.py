@@ -232,7 +232,7 @@ def _mobilenet_of(library, shape):
 
 def gradual(name: str, shape, *, batch: int, steps: int, rounds: int, build, fused=None) -> list[dict]:
     """Gradual pruning on tf_keras through TF-MOT against `PruneBySchedule` on Keras 3, and both Keras without pruning."""
-    from tf_lottery.schedules import tf_keras, tfmot
+    from tf_lottery.search.schedules import tf_keras, tfmot
 
     x, y = images(shape, batch * steps)
     decay = tfmot.sparsity.keras.PolynomialDecay(0.0, 0.8, 0, (rounds + 1) * steps, frequency=100)
@@ -304,7 +304,7 @@ def mask_update() -> list[dict]:
 
 def tfmot_update(values: list[np.ndarray]) -> Callable[[], float]:
     """One mask update at 80 % sparsity through TF-MOT's public wrapper; each kernel by itself: it has no global scope."""
-    from tf_lottery.schedules import tf_keras, tfmot
+    from tf_lottery.search.schedules import tf_keras, tfmot
 
     wrapped = []
     for value in values:

@@ -29,10 +29,11 @@ import tensorflow as tf
 from side_by_side import alternate, find, images, machine, row
 
 import tf_lottery as tfl
-from tf_lottery import checkpoint, experiment, report
-from tf_lottery.results import Run
-from tf_lottery.settings import Settings
-from tf_lottery.training import Trainer
+from tf_lottery import report
+from tf_lottery.runs import experiment
+from tf_lottery.runs.results import Run
+from tf_lottery.runs.settings import Settings
+from tf_lottery.training.trainer import Trainer, checkpoint
 
 tf.get_logger().setLevel("ERROR")
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "scale"

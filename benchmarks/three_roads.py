@@ -24,7 +24,7 @@ import tensorflow_model_optimization as tfmot
 import tf_keras
 
 import tf_lottery as tfl
-from tf_lottery.files import whole_file
+from tf_lottery.base.files import whole_file
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "three_roads"
 SEEDS, LEVELS, STEPS, BATCH, RATE = range(5), 10, 1_500, 100, 2e-2

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tf_lottery import criteria, data, models, treatments
+from tf_lottery.problems import data, models
+from tf_lottery.rules import criteria, treatments
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -121,7 +122,7 @@ def test_accuracies_of_the_pages_are_those_of_the_result_files():
         assert figures and not [figure for figure in figures if figure not in table]
         verdict = table.partition("\n")[0]
         from tf_lottery.report import conclusion
-        from tf_lottery.results import Run
+        from tf_lottery.runs.results import Run
 
         assert verdict == conclusion(Run(ROOT / "docs" / "results" / folder))
     table = (ROOT / "docs" / "results" / "lenet_mnist" / "table.md").read_text()

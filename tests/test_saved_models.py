@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import tf_lottery as tfl
-from tf_lottery import problem, ticket_file
+from tf_lottery.runs import problem
+from tf_lottery.tickets import file as ticket_file
 
 FOLDER = Path(__file__).parents[1] / "saved_models"
 PAGE = (FOLDER / "README.md").read_text()

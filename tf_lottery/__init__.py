@@ -4,65 +4,87 @@
 >>> tfl.Ticket.__name__
 'Ticket'
 
-Names are loaded when they are first used, so that reading a ticket or asking for `--help` loads no TensorFlow.
+Each folder is a room with one purpose; what stands in a room is listed in its `__init__`. Here the public names are mapped to
+their rooms, and loaded when they are first used, so that reading a ticket or asking for `--help` loads no TensorFlow.
 """
 
 import sys
 from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tf_lottery.base.errors import DataError, ExportError, LotteryError, NonFiniteLossError, TicketError
     from tf_lottery.compaction import compact
-    from tf_lottery.errors import DataError, ExportError, LotteryError, NonFiniteLossError, TicketError
-    from tf_lottery.find import find_ticket, retrain_ticket
-    from tf_lottery.layers import MaskedLayer, MaskedModel, strip, wrap
-    from tf_lottery.pruning import prune
-    from tf_lottery.schedules import LotterySchedule
-    from tf_lottery.state import get_masks, set_masks
-    from tf_lottery.ticket import Ticket
-    from tf_lottery.training import Trainer, WarmUpThenDrop
+    from tf_lottery.masking.layers import MaskedLayer, MaskedModel, strip, wrap
+    from tf_lottery.masking.state import get_masks, set_masks
+    from tf_lottery.search.find import find_ticket, retrain_ticket
+    from tf_lottery.search.pruning import prune
+    from tf_lottery.search.schedules import LotterySchedule
+    from tf_lottery.tickets.ticket import Ticket
+    from tf_lottery.training.trainer import Trainer, WarmUpThenDrop
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "DataError": "errors",
-    "ExportError": "errors",
-    "LotteryError": "errors",
-    "LotterySchedule": "schedules",
-    "MaskedLayer": "layers",
-    "MaskedModel": "layers",
-    "NonFiniteLossError": "errors",
-    "Ticket": "ticket",
-    "TicketError": "errors",
-    "Trainer": "training",
-    "WarmUpThenDrop": "training",
+    "DataError": "base.errors",
+    "ExportError": "base.errors",
+    "LotteryError": "base.errors",
+    "LotterySchedule": "search.schedules",
+    "MaskedLayer": "masking.layers",
+    "MaskedModel": "masking.layers",
+    "NonFiniteLossError": "base.errors",
+    "Ticket": "tickets.ticket",
+    "TicketError": "base.errors",
+    "Trainer": "training.trainer",
+    "WarmUpThenDrop": "training.trainer",
     "compact": "compaction",
-    "find_ticket": "find",
-    "get_masks": "state",
-    "prune": "pruning",
-    "retrain_ticket": "find",
-    "set_masks": "state",
-    "strip": "layers",
-    "wrap": "layers",
+    "find_ticket": "search.find",
+    "get_masks": "masking.state",
+    "prune": "search.pruning",
+    "retrain_ticket": "search.find",
+    "set_masks": "masking.state",
+    "strip": "masking.layers",
+    "wrap": "masking.layers",
 }
-_MODULES = (
-    "callbacks",
-    "contracts",
-    "criteria",
-    "data",
-    "errors",
-    "export",
-    "gradients",
-    "masks",
-    "models",
-    "policies",
-    "supermask",
-    "tfmot",
-    "treatments",
-    "weights",
-)
+_MODULES = {
+    "callbacks": "search.callbacks",
+    "contracts": "problems.contracts",
+    "criteria": "rules.criteria",
+    "data": "problems.data",
+    "errors": "base.errors",
+    "export": "export",
+    "gradients": "masking.gradients",
+    "masks": "rules.masks",
+    "models": "problems.models",
+    "policies": "masking.policies",
+    "supermask": "search.supermask",
+    "tfmot": "search.tfmot",
+    "treatments": "rules.treatments",
+    "weights": "masking.weights",
+}
 
-__all__ = [*sorted(_HOMES), *_MODULES]
+__all__ = sorted([*_HOMES, *_MODULES])
+
+
+class _PublicModules(MetaPathFinder, Loader):
+    """`from tf_lottery.criteria import register` finds the one module in its room, as `tfl.criteria` does."""
+
+    def find_spec(self, fullname, path=None, target=None) -> ModuleSpec | None:
+        name = fullname.removeprefix(f"{__name__}.")
+        return ModuleSpec(fullname, self) if name != fullname and _MODULES.get(name, name) != name else None
+
+    def create_module(self, spec):
+        module = import_module(f"{__name__}.{_MODULES[spec.name.rpartition('.')[2]]}")
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module) -> None:
+        module.__spec__ = module.__spec__.loader_state  # it has run, under its own name
+
+
+sys.meta_path.append(_PublicModules())
 
 
 def _register() -> None:
@@ -72,7 +94,7 @@ def _register() -> None:
     """
     keras = sys.modules.get("keras")
     if keras is not None and keras.config.backend() == "tensorflow":
-        for module in ("layers", "learned", "training"):
+        for module in ("masking.layers", "masking.learned", "training.trainer"):
             import_module(f"{__name__}.{module}")
 
 
@@ -80,7 +102,7 @@ def __getattr__(name: str):
     if name in _HOMES:
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     if name in _MODULES:
-        return import_module(f"{__name__}.{name}")
+        return import_module(f"{__name__}.{_MODULES[name]}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

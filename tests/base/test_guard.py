@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tf_lottery import guard, results, tables
-from tf_lottery.errors import FormatError, LotteryError
-from tf_lottery.files import whole_file
-from tf_lottery.results import Run
-from tf_lottery.ticket import Ticket
+from tf_lottery.base import guard
+from tf_lottery.base.errors import FormatError, LotteryError
+from tf_lottery.base.files import whole_file
+from tf_lottery.runs import results, tables
+from tf_lottery.runs.results import Run
+from tf_lottery.tickets.ticket import Ticket
 
 METRICS = {"early_stop_step": 1_234_567, "early_stop_test_accuracy": 0.5, "final_test_accuracy": 0.25, "seconds": 1.5}
 CURVE = [
@@ -128,7 +129,7 @@ def test_a_damaged_table_of_masks_by_rule_is_named_and_set_aside(run):
 
 
 def test_tickets_of_another_version_are_named_and_left_alone(run, monkeypatch):
-    monkeypatch.setattr("tf_lottery.ticket_file.FORMAT", "tf_lottery.ticket/99")
+    monkeypatch.setattr("tf_lottery.tickets.file.FORMAT", "tf_lottery.ticket/99")
     before = contents(run.folder)
     with pytest.raises(FormatError, match=r"ticket/99.*level.ticket.*ticket/2"):
         run.set_aside_damaged()
@@ -158,7 +159,7 @@ def test_what_a_killed_writer_left_is_ignored_and_removed(run):
 
 def elsewhere(code, **options):
     """A process of its own that holds something until it is told to go on."""
-    code = f"import sys, time, pathlib; from tf_lottery.results import Run\n{code}"
+    code = f"import sys, time, pathlib; from tf_lottery.runs.results import Run\n{code}"
     process = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True, **options)
     assert process.stdout.readline() == "ready\n"
     return process
@@ -200,7 +201,9 @@ def test_two_processes_that_write_the_tables_at_once_lose_no_row(tmp_path):
         "for k in range(12): run.write_level(r, t.ticket(k, seed=r), t.CURVE)"
     )
     processes = [
-        subprocess.Popen([sys.executable, "-c", f"import sys, pathlib; from tf_lottery.results import Run\n{code}", r])
+        subprocess.Popen(
+            [sys.executable, "-c", f"import sys, pathlib; from tf_lottery.runs.results import Run\n{code}", r]
+        )
         for r in "012"
     ]
     assert [process.wait() for process in processes] == [0, 0, 0]

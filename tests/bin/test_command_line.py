@@ -11,16 +11,9 @@ import time
 
 import numpy as np
 import pytest
+from commands import SHORT, call, same, tickets
 
-from tf_lottery.bin import main
-from tf_lottery.results import Run
-from tf_lottery.ticket import Ticket
-
-SHORT = ["--levels=2", "--replicates=2", "--steps=40", "--eval_every=10", "--test_every=20", "--quiet"]
-
-
-def call(*argv):
-    return main.dispatch(list(argv))
+from tf_lottery.runs.results import Run
 
 
 @pytest.fixture(scope="module")
@@ -32,25 +25,6 @@ def finished(tmp_path_factory):
     assert call("branch", *place, "--survivors=reinit", "--quiet") == 0
     assert call("branch", *place, "--random_mask", "--levels=2", "--quiet") == 0
     return folder
-
-
-def tickets(folder):
-    return {str(path.relative_to(folder)): Ticket.load(path) for path in sorted(folder.glob("**/level.ticket"))}
-
-
-def same(a, b):
-    """Whether two runs found the same tickets, bit for bit; only the time they took may differ."""
-    if a.keys() != b.keys():
-        return False
-    for name, ticket in a.items():
-        for kind in ("masks", "initial", "final"):
-            one, other = getattr(ticket, kind), getattr(b[name], kind)
-            if not all(np.array_equal(one[path], other[path]) for path in one):
-                return False
-        metrics = [{k: v for k, v in t.metrics.items() if k != "seconds"} for t in (ticket, b[name])]
-        if metrics[0] != metrics[1]:
-            return False
-    return True
 
 
 def test_files_are_where_the_design_says(finished):

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from tf_lottery.bin import main
 from tf_lottery.bin.display import LevelDisplay, print_table, table
-from tf_lottery.checkpoint import Checkpoint, Progress
-from tf_lottery.outcome import Statistic, by_level
-from tf_lottery.results import Run
+from tf_lottery.runs.outcome import Statistic, by_level
+from tf_lottery.runs.results import Run
+from tf_lottery.training.checkpoint import Checkpoint, Progress
 
 SHORT = ["--name=short", "--levels=1", "--replicates=1", "--steps=40", "--eval_every=10", "--test_every=20"]
 

@@ -8,11 +8,16 @@ import keras
 import numpy as np
 import pytest
 
-from tf_lottery import Ticket, TicketError, data, find, layers, models, problem, recipes, state
+from tf_lottery import Ticket, TicketError
+from tf_lottery.base.container import digest
 from tf_lottery.bin import main
-from tf_lottery.container import digest
-from tf_lottery.ticket import Recipe
-from tf_lottery.ticket_file import describe
+from tf_lottery.masking import layers, state
+from tf_lottery.problems import data, models
+from tf_lottery.runs import problem
+from tf_lottery.search import find
+from tf_lottery.tickets import recipes
+from tf_lottery.tickets.file import describe
+from tf_lottery.tickets.values import Recipe
 
 SHORT = ["--levels=2", "--replicates=1", "--steps=60", "--eval_every=30", "--test_every=60", "--quiet"]
 
@@ -58,7 +63,7 @@ def test_what_can_be_drawn_is_not_in_the_file(run):
     for file in [*files, run / "branches" / "random_mask" / "replicate_0" / "level_02" / "level.ticket"]:
         ticket = Ticket.load(file)
         assert all(isinstance(value, Recipe) for value in ticket.initial.values())
-        drawn = state.in_paths_of(models.get("residual_mlp")((40,), 10, 1), ticket)
+        drawn = ticket.in_paths_of(models.get("residual_mlp")((40,), 10, 1))
         for path, value in drawn.initial.items():
             assert np.array_equal(value, start[path] * drawn.masks.get(path, 1))
     reinit = Ticket.load(run / "branches" / "reinit" / "replicate_0" / "level_02" / "level.ticket")
@@ -173,7 +178,7 @@ def test_pack(level_2, tmp_path, capsys):
     assert accuracy(model) == pytest.approx(whole.ticket.metrics["final_test_accuracy"], abs=0.005)
     assert call("pack", level_2, out) == 1 and "exists" in capsys.readouterr().err
     assert call("pack", level_2, out, "--final=none", "--overwrite") == 0
-    assert describe(out).ticket.final is None and describe(out).bytes < small.bytes / 5
+    assert describe(out).contents.final is None and describe(out).bytes < small.bytes / 5
     assert call("pack", level_2, tmp_path / "same.ticket") == 0
     assert (tmp_path / "same.ticket").read_bytes() == level_2.read_bytes()
 
@@ -236,7 +241,7 @@ def test_a_supermask_is_its_mask_and_its_seed(tmp_path):
     account = describe(file)
     masks = sum(part.mask_bytes for part in account.parts)
     assert {part.initial for part in account.parts} == {"recipe"} and account.bytes < masks + 2_000
-    model = problem.model_of(account.ticket)
-    plain = layers.strip(account.ticket.apply(model))
-    assert accuracy(plain) == pytest.approx(account.ticket.metrics["mask_accuracy"], abs=1e-6)
-    assert all(digest(recipes.regenerate(r, p)) == r.digest for p, r in account.ticket.initial.items())
+    model = problem.model_of(account.contents)
+    plain = layers.strip(account.contents.apply(model))
+    assert accuracy(plain) == pytest.approx(account.contents.metrics["mask_accuracy"], abs=1e-6)
+    assert all(digest(recipes.regenerate(r, p)) == r.digest for p, r in account.contents.initial.items())

@@ -7,18 +7,21 @@ import re
 
 import numpy as np
 import pytest
+from miniature import CLAIMS, WORKED, miniature
 
-from tf_lottery import claims, criteria, experiment, loop, problem, treatments
+from tf_lottery import claims
+from tf_lottery.base.errors import DataError, LotteryError
 from tf_lottery.bin import main
 from tf_lottery.claims import evidence, papers
 from tf_lottery.claims import figures as figures_lib
 from tf_lottery.claims import page as page_lib
 from tf_lottery.claims import plan as plan_lib
-from tf_lottery.claims.plan import Branch, ByRule, Learned, Search
-from tf_lottery.errors import DataError, LotteryError
-from tf_lottery.results import Run
-from tf_lottery.settings import BranchSettings, Settings, SupermaskSettings
-from tf_lottery.tables import RULE, SUMMARY, SUPERMASKS
+from tf_lottery.claims.plan import Branch, ByRule, Learned
+from tf_lottery.rules import criteria, treatments
+from tf_lottery.runs import experiment, problem
+from tf_lottery.runs.results import Run
+from tf_lottery.runs.tables import RULE, SUMMARY, SUPERMASKS
+from tf_lottery.training import loop
 
 FULL = plan_lib.plan("full")
 
@@ -254,29 +257,6 @@ def test_the_page_of_a_finished_plan_is_whole(scale, tmp_path):
 
 
 # The command, with a plan whose runs take a moment
-
-
-def miniature(masks_on="mnist1d"):
-    """All runs of `quick` by name; those of three claims are small enough to be run here."""
-    short = {"replicates": 2, "steps": 10, "eval_every": 5, "test_every": 10}
-    protocol = Search("protocol", Settings(levels=2, prune_fraction=0.6, **short).resolved())
-    dense = Search("dense", Settings(levels=1, **short, dataset=masks_on).resolved())
-    rule = SupermaskSettings(by="rule", criterion="all", densities=(0.5, 0.2)).resolved()
-    masks = SupermaskSettings(by="learning", rescale=False, samples=2, dataset=masks_on, **short).resolved()
-    made = [
-        protocol,
-        Branch("protocol/reinit", BranchSettings(survivors="reinit"), protocol, (1, 2)),
-        dense,
-        Learned("learned", masks),
-        ByRule("by_rule", rule, dense),
-    ]
-    known = {e.name for e in made}
-    others = [Search(e.name, protocol.settings) for e in plan_lib.quick().experiments if e.name not in known]
-    return dataclasses.replace(plan_lib.quick(), experiments=(*made, *others))
-
-
-WORKED = {"protocol", "protocol/reinit", "learned", "by_rule"}
-CLAIMS = "--claim=reinit_is_worse,learned_masks_beat_rules"
 
 
 def in_a_moment(patch, plan=miniature):

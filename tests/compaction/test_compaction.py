@@ -8,7 +8,8 @@ import pytest
 from keras import layers as L
 
 import tf_lottery as tfl
-from tf_lottery import compaction, models
+from tf_lottery import compaction
+from tf_lottery.problems import models
 
 
 def randomise(model, rng, dead=0.5, density=0.5):

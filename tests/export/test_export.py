@@ -12,13 +12,13 @@ from ai_edge_litert.interpreter import Interpreter
 
 import tf_lottery as tfl
 from tf_lottery import export
+from tf_lottery.base.errors import DataError, ExportError
+from tf_lottery.base.files import whole_file, whole_folder
 from tf_lottery.bin import main
-from tf_lottery.errors import DataError, ExportError
 from tf_lottery.export.kernels import sparse_kernels
 from tf_lottery.export.litert import Loaded, share_of_zeros
 from tf_lottery.export.remarks import guessing, lost
-from tf_lottery.files import whole_file, whole_folder
-from tf_lottery.state import get_values
+from tf_lottery.masking.state import get_values
 
 L = keras.layers
 FRESH = """

@@ -15,10 +15,10 @@ import pytest
 import tensorflow as tf
 
 import tf_lottery as tfl
-from tf_lottery import distribution
-from tf_lottery.errors import LotteryError
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import distribution
 
-SCRIPTS = Path(__file__).parent / "scripts"
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_two_workers_find_the_tickets_of_one_process_and_only_the_chief_writes(t
 
 
 def tfl_run(folder: Path):
-    from tf_lottery.results import Run
+    from tf_lottery.runs.results import Run
 
     return Run(folder)
 

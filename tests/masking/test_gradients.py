@@ -8,11 +8,12 @@ import pytest
 import tensorflow as tf
 
 import tf_lottery as tfl
-from tf_lottery import criteria, gradients, masks, state, treatments
+from tf_lottery.base.errors import LotteryError
 from tf_lottery.bin import main
-from tf_lottery.errors import LotteryError
-from tf_lottery.results import Run
-from tf_lottery.rounds import Rounds
+from tf_lottery.masking import gradients, state
+from tf_lottery.rules import criteria, masks, treatments
+from tf_lottery.runs.results import Run
+from tf_lottery.search.rounds import Rounds
 
 L = keras.layers
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import tf_lottery as tfl
-from tf_lottery import health
-from tf_lottery.health import Connections
+from tf_lottery.masking import health
+from tf_lottery.masking.health import Connections
 
 L = keras.layers
 

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 import tf_lottery as tfl
-from tf_lottery import state
-from tf_lottery.errors import LotteryError
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import state
 
 L = keras.layers
 

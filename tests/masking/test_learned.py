@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 import tf_lottery as tfl
-from tf_lottery import learned, masks, weights
+from tf_lottery.masking import learned, weights
+from tf_lottery.rules import masks
 
 RULES = [{"by": "learning"}, {"by": "edge_popup", "density": 0.3}]
 

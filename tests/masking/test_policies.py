@@ -6,9 +6,9 @@ import pytest
 import tf_keras
 
 import tf_lottery as tfl
-from tf_lottery import policies
-from tf_lottery.errors import LotteryError
-from tf_lottery.schedules import tfmot
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import policies
+from tf_lottery.search.schedules import tfmot
 
 L = keras.layers
 SHAPE = (16, 16, 3)

@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from tf_lottery import recipes, weights
-from tf_lottery.errors import LotteryError
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import weights
+from tf_lottery.tickets import recipes
 
 L = keras.layers
 

@@ -5,7 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from tf_lottery import DataError, data
+from tf_lottery import DataError
+from tf_lottery.problems import data
 
 
 def rows(x):

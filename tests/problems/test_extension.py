@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import tf_lottery as tfl
-from tf_lottery import contracts, criteria, data, models, treatments
-from tf_lottery.errors import LotteryError
-from tf_lottery.registry import import_plugin
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.registry import import_plugin
+from tf_lottery.problems import contracts, data, models
+from tf_lottery.rules import criteria, treatments
 
 CHECKS = {
     contracts.check_criterion: criteria.registry,

@@ -6,7 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from tf_lottery import masks, models, recipes, weights
+from tf_lottery.masking import weights
+from tf_lottery.problems import models
+from tf_lottery.rules import masks
+from tf_lottery.tickets import recipes
 
 PAPER = {  # weights % remaining at the start of the paper's lists; Frankle & Carbin (2019), Figure 2 and labels
     "lenet_300_100": "100 80.0 64.1 51.3 41.1 32.9 26.3 21.1 16.9 13.5 10.8 8.7 7.0 5.6 4.5 3.6 2.9 2.3 1.9 1.5 1.2 0.96 0.77 0.62 0.50",

@@ -11,17 +11,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from tf_lottery import criteria, report
-from tf_lottery import masks as masks_lib
+from tf_lottery import report
 from tf_lottery.bin import main
-from tf_lottery.outcome import Statistic
 from tf_lottery.report import census, masks, measured, style, untrained, weights
-from tf_lottery.results import Run
-from tf_lottery.ticket import Ticket
+from tf_lottery.rules import criteria
+from tf_lottery.rules import masks as masks_lib
+from tf_lottery.runs.outcome import Statistic
+from tf_lottery.runs.results import Run
+from tf_lottery.tickets.ticket import Ticket
 
 IMAGE = {"net/hidden/kernel": (36, 8), "net/output/kernel": (8, 3)}
 WINDOW = {"net/conv/kernel": (3, 3, 1, 40), "net/output/kernel": (8, 3)}
-MNIST = Path(__file__).parents[1] / "docs" / "results" / "lenet_mnist"
+MNIST = Path(__file__).parents[2] / "docs" / "results" / "lenet_mnist"
 
 
 def write_run(folder, shapes=IMAGE, input_shape=(6, 6, 1), levels=4, replicates=2, criterion="large_final"):
@@ -218,7 +219,7 @@ def test_curves_are_of_the_test_set_where_it_was_measured_often(tmp_path, of_tes
 
 def test_stored_weights_are_drawn_without_tensorflow(run, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from tf_lottery import report; from tf_lottery.results import Run\n"
+        "import sys; from pathlib import Path; from tf_lottery import report; from tf_lottery.runs.results import Run\n"
         f"report.write(Run(Path({str(run.folder)!r})), Path({str(tmp_path)!r}))\n"
         "assert not {'tensorflow', 'keras'} & set(sys.modules)"
     )
@@ -340,7 +341,8 @@ def test_a_supermask_run_has_figures_of_its_own(tmp_path):
 
 
 def test_recipes_are_drawn_for_the_figures_of_weights(tmp_path, dense_net):
-    from tf_lottery import recipes, state
+    from tf_lottery.masking import state
+    from tf_lottery.tickets import recipes
 
     model = dense_net()
     drawn = recipes.of_model(model)

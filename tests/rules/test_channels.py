@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import tf_lottery as tfl
-from tf_lottery import criteria, masks, patterns, state
-from tf_lottery.errors import LotteryError
-from tf_lottery.schedules import LotterySchedule
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import state
+from tf_lottery.rules import criteria, masks, patterns
+from tf_lottery.search.schedules import LotterySchedule
 
 L = keras.layers
 AXES = [(-1,), (-2,), (-2, -1)]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tf_lottery import criteria, masks
-from tf_lottery.errors import LotteryError
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.rules import criteria, masks
 
 INITIAL = np.array([0.1, -0.2, 0.3, -0.4, 0.5])
 FINAL = np.array([0.6, -0.1, -0.3, -0.9, 0.2])

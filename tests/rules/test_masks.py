@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tf_lottery import masks
-from tf_lottery.errors import LotteryError
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.rules import masks
 
 few_values = st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 1.0, np.inf])  # many ties
 scores_and_mask = st.integers(1, 40).flatmap(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tf_lottery import treatments
+from tf_lottery.rules import treatments
 
 
 @pytest.fixture

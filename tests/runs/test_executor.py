@@ -12,23 +12,26 @@ import time
 from pathlib import Path
 
 import pytest
-import test_claims
-from test_command_line import SHORT, call, same, tickets
+from commands import SHORT, call, same, tickets
+from miniature import CLAIMS, miniature
 
-from tf_lottery import executor, guard, on_processes
+from tf_lottery.base import guard
+from tf_lottery.base.errors import LotteryError
 from tf_lottery.bin import tasks as tasks_lib
 from tf_lottery.claims import plan as plan_lib
-from tf_lottery.errors import LotteryError
-from tf_lottery.executor import Task
-from tf_lottery.results import Run
-from tf_lottery.settings import Settings
+from tf_lottery.runs.executor import executor
+from tf_lottery.runs.executor import processes as on_processes
+from tf_lottery.runs.executor import task as task_lib
+from tf_lottery.runs.executor.task import Task
+from tf_lottery.runs.results import Run
+from tf_lottery.runs.settings import Settings
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A finished short run of two replicates, one after the other in one process with the threads of one of two."""
     folder = tmp_path_factory.mktemp("results")
-    threads = str(executor.threads_each(2))
+    threads = str(task_lib.threads_each(2))
     env = {**os.environ, "TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads}
     command = [sys.executable, "-m", "tf_lottery.bin.find", f"--results_dir={folder}", "--name=short", *SHORT]
     done = subprocess.run(command, capture_output=True, text=True, env=env)
@@ -79,7 +82,7 @@ def test_bad_input_is_refused():
 
 def test_processors_are_shared_out():
     cores = len(os.sched_getaffinity(0))
-    assert [executor.threads_each(workers) for workers in (1, cores, 10 * cores)] == [cores, 1, 1]
+    assert [task_lib.threads_each(workers) for workers in (1, cores, 10 * cores)] == [cores, 1, 1]
 
 
 def test_several_values_of_a_flag_are_a_run_each():
@@ -131,7 +134,7 @@ def test_a_replicate_that_fails_stops_nobody_else(finished, tmp_path, capsys):
 
 PAUSE = """
 import functools, os, pathlib, time
-from tf_lottery import criteria
+from tf_lottery.rules import criteria
 
 here, real = pathlib.Path(__file__).parent, criteria.registry["large_final"]
 
@@ -267,7 +270,7 @@ def test_a_sweep_makes_a_run_of_each_value(tmp_path, capsys):
 
 
 def test_claims_know_what_comes_after_what(tmp_path):
-    plan = test_claims.miniature()
+    plan = miniature()
     todo = {task.name: task for task in plan.tasks(plan.missing(plan.names(), tmp_path))}
     assert todo["protocol/reinit, replicate 1"].after == {"protocol, replicate 1"}
     assert todo["protocol/reinit, replicate 1"].run == "protocol/branches/reinit"
@@ -278,8 +281,8 @@ def test_claims_know_what_comes_after_what(tmp_path):
 
 
 def test_claims_with_two_workers(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(plan_lib.PLANS, "quick", test_claims.miniature)
-    argv = ["claims", test_claims.CLAIMS, f"--results_dir={tmp_path}", "--workers=2"]
+    monkeypatch.setitem(plan_lib.PLANS, "quick", miniature)
+    argv = ["claims", CLAIMS, f"--results_dir={tmp_path}", "--workers=2"]
     assert call(*argv) == 0
     assert "protocol/reinit, replicate 1: " in capsys.readouterr().out
     runs = tmp_path / "claims_quick"

@@ -5,11 +5,13 @@ import sys
 
 import pytest
 
-from tf_lottery import data, loop, problem
-from tf_lottery.distribution import Replicas
-from tf_lottery.errors import LotteryError
-from tf_lottery.results import Run
-from tf_lottery.settings import Settings
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking.distribution import Replicas
+from tf_lottery.problems import data
+from tf_lottery.runs import problem
+from tf_lottery.runs.results import Run
+from tf_lottery.runs.settings import Settings
+from tf_lottery.training import loop
 
 
 @pytest.fixture

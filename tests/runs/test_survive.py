@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from test_command_line import SHORT, call, same, tickets
+from commands import SHORT, call, same, tickets
 
-from tf_lottery.results import Run
+from tf_lottery.runs.results import Run
 
 ONE = [flag for flag in SHORT if "replicates" not in flag] + ["--replicates=1"]
 

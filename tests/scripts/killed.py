@@ -20,9 +20,11 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"], os.environ["CUDA_VISIBLE_DEVICES"] = "3", "-
 
 import numpy as np
 
-from tf_lottery import checkpoint, data, experiment, loop, models
 from tf_lottery.bin import find as command
-from tf_lottery.results import Run
+from tf_lottery.problems import data, models
+from tf_lottery.runs import experiment
+from tf_lottery.runs.results import Run
+from tf_lottery.training import checkpoint, loop
 
 DATA = data.load("mnist1d")
 FLAGS = ["--model=small", "--replicates=1", "--levels=2", "--steps=150", "--eval_every=10", "--rewind_to=45", "--quiet"]

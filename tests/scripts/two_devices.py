@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 import tf_lottery as tfl
-from tf_lottery import distribution, state
+from tf_lottery.masking import distribution, state
 
 L = keras.layers
 MIRRORED = distribution.get("mirrored")

@@ -9,9 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-from tf_lottery import distribution, experiment, models
-from tf_lottery.results import Run
-from tf_lottery.settings import Settings
+from tf_lottery.masking import distribution
+from tf_lottery.problems import models
+from tf_lottery.runs import experiment
+from tf_lottery.runs.results import Run
+from tf_lottery.runs.settings import Settings
 
 strategy = distribution.get("multi_worker") if "TF_CONFIG" in os.environ else None
 

@@ -9,9 +9,10 @@ import pytest
 import tensorflow as tf
 
 import tf_lottery as tfl
-from tf_lottery import criteria, state, treatments
-from tf_lottery.errors import LotteryError
-from tf_lottery.schedules import tfmot
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import state
+from tf_lottery.rules import criteria, treatments
+from tf_lottery.search.schedules import tfmot
 
 L = keras.layers
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import tf_lottery as tfl
-from tf_lottery import criteria, state, treatments
-from tf_lottery.errors import LotteryError
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import state
+from tf_lottery.rules import criteria, treatments
 
 L = keras.layers
 

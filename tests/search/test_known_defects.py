@@ -16,7 +16,8 @@ import pytest
 import tensorflow as tf
 
 import tf_lottery as tfl
-from tf_lottery import masks, state
+from tf_lottery.masking import state
+from tf_lottery.rules import masks
 
 L = keras.layers
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -981,7 +982,7 @@ import numpy as np, tensorflow as tf
 device, logical = tf.config.list_physical_devices("CPU")[0], tf.config.LogicalDeviceConfiguration()
 tf.config.set_logical_device_configuration(device, [logical] * 2)
 import keras, tf_lottery as tfl
-from tf_lottery import state
+from tf_lottery.masking import state
 tf_keras, tfmot = tfl.tfmot.tf_keras, tfl.tfmot.tfmot
 rng = np.random.default_rng(0)
 x, y = rng.normal(size=(48, 6)).astype("float32"), rng.integers(0, 3, 48)

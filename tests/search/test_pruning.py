@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tf_lottery as tfl
-from tf_lottery import criteria, masks, patterns, state
-from tf_lottery.errors import LotteryError
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import state
+from tf_lottery.rules import criteria, masks, patterns
 
 L = keras.layers
 
@@ -161,7 +162,7 @@ def test_erdos_renyi_kernel_in_a_model(conv_net):
 @pytest.mark.parametrize("block", [(1, 4), (4, 1), (2, 3), (7, 5)])
 def test_blocks_as_tfmot_chooses_them(rng, pooling, block):
     """At the edge only where one row or column is missing: with more, TF-MOT pools other blocks than it prunes."""
-    from tf_lottery.schedules import tf_keras, tfmot
+    from tf_lottery.search.schedules import tf_keras, tfmot
 
     shape = tuple(side * 5 - (side > 1) for side in block)
     value = rng.normal(size=shape).astype("float32")
@@ -191,7 +192,7 @@ def test_blocks_in_a_convolution_are_blocks_of_inputs_and_outputs(conv_net):
 
 @pytest.mark.parametrize("shape", [(8, 5), (10, 3), (3, 3, 8, 4), (1, 1, 6, 2)])
 def test_two_in_four_as_tfmot_chooses_them(rng, shape):
-    from tf_lottery.schedules import tf_keras, tfmot
+    from tf_lottery.search.schedules import tf_keras, tfmot
 
     value = rng.normal(size=shape).astype("float32")
     if len(shape) == 2:

@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 
 import tf_lottery as tfl
-from tf_lottery import criteria, masks, recipes, state, supermask, weights
+from tf_lottery.base.container import digest
 from tf_lottery.bin import main as main_lib
-from tf_lottery.container import digest
-from tf_lottery.ticket import Recipe, Ticket
+from tf_lottery.masking import weights
+from tf_lottery.rules import criteria, masks
+from tf_lottery.search import supermask
+from tf_lottery.tickets import recipes
+from tf_lottery.tickets.ticket import Ticket
+from tf_lottery.tickets.values import Recipe
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ def test_by_rule_is_initial_times_mask(signed_constant, dense, dense_net, traine
             dense_net(), dense, trainer.test_accuracy, densities=densities, signed_constant=signed_constant
         )
     )
-    dense = state.in_paths_of(dense_net(), dense)
+    dense = dense.in_paths_of(dense_net())
     for row, density in zip(rows, densities):
         values = dict(dense.initial)
         for path in dense.masks:
@@ -341,7 +345,7 @@ def test_a_recipe_grows_in_a_fresh_process(dense_net, blobs, tmp_path):
     ticket.save(tmp_path / "a.ticket")
     code = (
         "import tf_lottery as tfl, numpy as np\n"
-        "from tf_lottery import recipes\nfrom tf_lottery.container import digest\n"
+        "from tf_lottery import recipes\nfrom tf_lottery.base.container import digest\n"
         f"ticket = tfl.Ticket.load({str(tmp_path / 'a.ticket')!r})\n"
         "print([digest(recipes.regenerate(r, p)) == r.digest for p, r in ticket.initial.items()])"
     )

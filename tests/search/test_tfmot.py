@@ -14,10 +14,11 @@ import tensorflow as tf
 import tf_keras
 
 import tf_lottery as tfl
-from tf_lottery import criteria, state, treatments
-from tf_lottery.errors import LotteryError
-from tf_lottery.schedules import tfmot
-from tf_lottery.tfmot import RewindSurvivors
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import state
+from tf_lottery.rules import criteria, treatments
+from tf_lottery.search.schedules import tfmot
+from tf_lottery.search.tfmot import RewindSurvivors
 
 K, L = tf_keras.layers, keras.layers
 prune_low_magnitude = tfmot.sparsity.keras.prune_low_magnitude

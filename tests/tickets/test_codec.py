@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from tf_lottery import codec
-from tf_lottery.errors import TicketError
+from tf_lottery.base.errors import TicketError
+from tf_lottery.tickets import codec
 
 GOLDEN = "8b02274dbe2614227d8b3a49333d25ea84a10615804b05dea9fc9b594b0a9cc5"
 LENET = [(784, 300), (300, 100), (100, 10)]

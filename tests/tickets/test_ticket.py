@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from tf_lottery import Ticket, TicketError, container, ticket_file
-from tf_lottery.container import digest
-from tf_lottery.ticket import Recipe
-from tf_lottery.ticket_file import FORMAT, describe, read_header
+from tf_lottery import Ticket, TicketError
+from tf_lottery.base import container
+from tf_lottery.base.container import digest
+from tf_lottery.tickets import file as ticket_file
+from tf_lottery.tickets.file import FORMAT, describe, read_header
+from tf_lottery.tickets.values import Recipe
 
 
 @pytest.fixture
@@ -140,14 +142,14 @@ def test_trained_weights_in_less_precision(final, dtype, tmp_path, rng):
     values = {"k": rng.normal(size=(13, 7)) * mask, "b": rng.normal(size=7).astype(np.float16), "n": np.array(3)}
     Ticket({"k": mask}, values, values).save(tmp_path / "a.ticket", final=final)
     account = describe(tmp_path / "a.ticket")
-    back = account.ticket.final
+    back = account.contents.final
     assert [part.final for part in account.parts] == ([dtype, "float16", "int64"] if final else [None] * 3)
     if final is None:
         assert back is None
     else:
         assert {name: value.dtype for name, value in back.items()} == {n: v.dtype for n, v in values.items()}
         assert np.array_equal(back["k"], values["k"].astype(dtype)) and back["n"].shape == ()
-    assert same(account.ticket.initial, values)
+    assert same(account.contents.initial, values)
 
 
 def test_what_does_not_fit_the_precision_is_refused(tmp_path):
@@ -193,7 +195,7 @@ def test_the_account_of_a_file(ticket, tmp_path):
 def test_a_ticket_is_read_where_there_is_no_tensorflow(ticket, tmp_path):
     ticket.save(tmp_path / "a.ticket")
     code = (
-        "import sys; from tf_lottery.ticket import Ticket; t = Ticket.load(sys.argv[1]); t.save(sys.argv[2]);"
+        "import sys; from tf_lottery.tickets.ticket import Ticket; t = Ticket.load(sys.argv[1]); t.save(sys.argv[2]);"
         "print(t.level, {'tensorflow', 'keras'} & set(sys.modules))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "a.ticket"), str(tmp_path / "b.ticket")]

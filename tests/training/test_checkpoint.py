@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import tf_lottery as tfl
-from tf_lottery import checkpoint, state
 from tf_lottery.bin.display import LevelDisplay
+from tf_lottery.masking import state
+from tf_lottery.training import checkpoint
 
 L = keras.layers
 
@@ -233,7 +234,7 @@ def test_it_is_written_seldom(blobs, tmp_path, monkeypatch):
 
 
 def test_twenty_kills_change_nothing(tmp_path):
-    script = Path(__file__).parent / "scripts" / "killed.py"
+    script = Path(__file__).parents[1] / "scripts" / "killed.py"
     done = subprocess.run([sys.executable, script, tmp_path, "20"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.splitlines()[-1])

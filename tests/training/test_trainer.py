@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 import tf_lottery as tfl
-from tf_lottery import state
-from tf_lottery.errors import LotteryError
-from tf_lottery.examples import BatchOrder
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import state
+from tf_lottery.training.examples import BatchOrder
 
 L = keras.layers
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -19,9 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from tf_lottery.errors import FormatError, TicketError
-from tf_lottery.files import whole_file
-from tf_lottery.masks import Arrays
+from tf_lottery.base.errors import FormatError, TicketError
+from tf_lottery.base.files import whole_file
 
 HEADER = "header"
 MOST_HEADER = 2**22  # bytes of the header, and of the container's own table of arrays
@@ -45,7 +44,7 @@ def write(path: str | os.PathLike, format: str, header: Mapping[str, Any], array
         unfinished.write_bytes(save(packed, {format: checksum(format, packed)}))
 
 
-def read(path: str | os.PathLike, format: str, most_bytes: int) -> tuple[dict[str, Any], Arrays]:
+def read(path: str | os.PathLike, format: str, most_bytes: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The header and the arrays of a file.
 
     Args:

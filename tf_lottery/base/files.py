@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tf_lottery.errors import ExportError
+from tf_lottery.base.errors import ExportError
 
 
 def free(path: str | os.PathLike, overwrite: bool = False, marker: str | None = None) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import filelock
 
-from tf_lottery.errors import LotteryError
+from tf_lottery.base.errors import LotteryError
 
 GRACE = 1.0  # seconds: who only asks whether a folder is taken holds it for a moment
 UNFINISHED = re.compile(r"\.[^/]+-[a-z0-9_]{8}(\.\w+)?")  # what `files.whole_file` calls a file until it is whole
@@ -41,7 +41,7 @@ def alone(folder: Path, what: str, *, wait: bool = False, patience: float = GRAC
     ...     with alone(Path(home.name) / "replicate_0", "replicate 0"):
     ...         pass
     Traceback (most recent call last):
-    tf_lottery.errors.LotteryError: Expected replicate 0 for this process alone, but another one is working on it.
+    tf_lottery.base.errors.LotteryError: Expected replicate 0 for this process alone, but another one is working on it.
     """
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     path = folder / ".lock"

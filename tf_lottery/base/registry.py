@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from tf_lottery.errors import LotteryError
+from tf_lottery.base.errors import LotteryError
 
 
 class Registry(Mapping):
@@ -35,7 +35,7 @@ class Registry(Mapping):
     'hello'
     >>> greetings.get("helo")
     Traceback (most recent call last):
-    tf_lottery.errors.LotteryError: Expected the name of a greeting (hello) or a function, but received 'helo'. Did you mean 'hello'?
+    tf_lottery.base.errors.LotteryError: Expected the name of a greeting (hello) or a function, but received 'helo'. Did you mean 'hello'?
     """
 
     def __init__(self, kind: str, group: str | None = None):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tf_lottery.errors import LotteryError
+from tf_lottery.base.errors import LotteryError
 
 
 class Board:
@@ -30,7 +30,7 @@ class Board:
 
     def callbacks(self, replicate: int, level: int, density: float) -> Sequence:
         """What a level is to be trained with."""
-        from tf_lottery.callbacks import LevelSummaries
+        from tf_lottery.search.callbacks import LevelSummaries
 
         own = {"replicate": replicate, "level": level, "weights_remaining": density}
         return [LevelSummaries(self._replicate(replicate) / f"level_{level:02d}", {**self.settings, **own})]

@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tf_lottery.base.errors import LotteryError
 from tf_lottery.bin import main as main_lib
 from tf_lottery.bin import tasks, training
 from tf_lottery.bin.flags import Flags
 from tf_lottery.bin.training import Place
-from tf_lottery.errors import LotteryError
-from tf_lottery.outcome import by_level
-from tf_lottery.results import Run
-from tf_lottery.settings import BranchSettings, Settings, setting
+from tf_lottery.runs.outcome import by_level
+from tf_lottery.runs.results import Run
+from tf_lottery.runs.settings import BranchSettings, Settings, setting
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from tf_lottery import claims
+from tf_lottery.base.errors import DataError
+from tf_lottery.base.quiet import native_stderr_off
 from tf_lottery.bin import main as main_lib
 from tf_lottery.bin import tasks
 from tf_lottery.bin.display import LevelDisplay, print_json
 from tf_lottery.bin.flags import Flags
 from tf_lottery.claims.evidence import Result
 from tf_lottery.claims.plan import PLANS, Plan, plan
-from tf_lottery.errors import DataError
-from tf_lottery.quiet import native_stderr_off
-from tf_lottery.settings import setting
+from tf_lottery.runs.settings import setting
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def main(argv: list[str]) -> None:
 def _work(plan: Plan, missing: Mapping[str, Sequence], folder: Path, checking: Checking) -> dict[str, str]:
     """Does what is missing; returns the data sets that could not be had, and why."""
     with native_stderr_off():
-        from tf_lottery import experiment
+        from tf_lottery.runs import experiment
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns where one process trains many models
 
     unavailable: dict[str, str] = {}

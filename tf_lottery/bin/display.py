@@ -13,8 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from tf_lottery.bin.board import Board
-from tf_lottery.executor import steps_callback
-from tf_lottery.outcome import LevelStatistics, Statistic, best_by_rule
+from tf_lottery.runs.executor.task import steps_callback
+from tf_lottery.runs.outcome import LevelStatistics, Statistic, best_by_rule
 
 
 class LevelDisplay:

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tf_lottery import checkpoint, container
+from tf_lottery.base import container
+from tf_lottery.base.errors import TicketError
 from tf_lottery.bin.display import print_json
-from tf_lottery.errors import TicketError
-from tf_lottery.results import Run
-from tf_lottery.settings import Problem
+from tf_lottery.runs.results import Run
+from tf_lottery.runs.settings import Problem
+from tf_lottery.training import checkpoint
 
 STEPS = 50  # between two measurements in a rehearsal; it trains twice as many
 Left = Sequence[tuple[int, int]]  # (replicate, level)

@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tf_lottery.base.errors import DataError, LotteryError, TicketError
+from tf_lottery.base.files import free
+from tf_lottery.base.quiet import native_stderr_off, silenced
 from tf_lottery.bin import main as main_lib
 from tf_lottery.bin.display import tell
 from tf_lottery.bin.flags import Flags
-from tf_lottery.errors import DataError, LotteryError, TicketError
-from tf_lottery.files import free
-from tf_lottery.quiet import native_stderr_off, silenced
-from tf_lottery.results import Run
-from tf_lottery.settings import setting
-from tf_lottery.ticket import Ticket
+from tf_lottery.runs.results import Run
+from tf_lottery.runs.settings import setting
+from tf_lottery.tickets.ticket import Ticket
 
 if TYPE_CHECKING:
     import keras
@@ -196,7 +196,7 @@ def _load(source: Source, ticket: Ticket | None) -> tuple[Data, dict[str, Any]]:
         raise LotteryError(
             "Expected --dataset or --data, to compare on what the model was made for, but received neither."
         )
-    from tf_lottery import data
+    from tf_lottery.problems import data
 
     dataset = data.load(name, source.data_dir)
     origin = {"input_shape": list(dataset.input_shape), "classes": dataset.classes}
@@ -237,7 +237,7 @@ def load_keras(path: str) -> keras.Model:
 
 
 def _apply(ticket: Ticket, origin: dict[str, Any], source: Source) -> keras.Model:
-    from tf_lottery import problem
+    from tf_lottery.runs import problem
 
     ticket = dataclasses.replace(ticket, found={**origin, **ticket.found})
     if is_keras_file(source.model):

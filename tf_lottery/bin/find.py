@@ -19,9 +19,9 @@ from typing import Any
 from tf_lottery.bin import main as main_lib
 from tf_lottery.bin import tasks, training
 from tf_lottery.bin.flags import Flags
-from tf_lottery.outcome import by_level, verdict
-from tf_lottery.results import Run
-from tf_lottery.settings import Settings
+from tf_lottery.runs.outcome import by_level, verdict
+from tf_lottery.runs.results import Run
+from tf_lottery.runs.settings import Settings
 
 
 def main(argv: list[str]) -> None:

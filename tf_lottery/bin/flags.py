@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from absl import flags
 
-from tf_lottery.errors import LotteryError
+from tf_lottery.base.errors import LotteryError
 
 
 class _Fraction(flags.ArgumentParser):

@@ -44,9 +44,9 @@ def dispatch(argv: list[str]) -> int:
 
 def guarded(command: str, argv: list[str]) -> int:
     """Runs one command; what it cannot do is said in one sentence on stderr, without a traceback."""
+    from tf_lottery.base.errors import LotteryError
+    from tf_lottery.base.registry import import_plugin
     from tf_lottery.bin import flags
-    from tf_lottery.errors import LotteryError
-    from tf_lottery.registry import import_plugin
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is loaded; it prints pages otherwise
     try:

@@ -13,12 +13,12 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tf_lottery.base.errors import LotteryError
 from tf_lottery.bin import main as main_lib
 from tf_lottery.bin.display import print_json
 from tf_lottery.bin.flags import Flags
-from tf_lottery.errors import LotteryError
-from tf_lottery.results import Run
-from tf_lottery.settings import setting
+from tf_lottery.runs.results import Run
+from tf_lottery.runs.settings import setting
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.quiet import native_stderr_off
 from tf_lottery.bin import main as main_lib
 from tf_lottery.bin import tasks, training
 from tf_lottery.bin.flags import Flags
-from tf_lottery.errors import LotteryError
-from tf_lottery.outcome import best_by_rule
-from tf_lottery.quiet import native_stderr_off
-from tf_lottery.results import Run
-from tf_lottery.settings import Settings, SupermaskSettings
+from tf_lottery.runs.outcome import best_by_rule
+from tf_lottery.runs.results import Run
+from tf_lottery.runs.settings import Settings, SupermaskSettings
 
 
 def main(argv: list[str]) -> None:
@@ -88,7 +88,7 @@ def _by_rule(place: training.Place, settings: SupermaskSettings) -> None:
     Settings.of(run)
 
     with native_stderr_off():
-        from tf_lottery import by_rule
+        from tf_lottery.runs import by_rule
 
     from tf_lottery.bin.display import print_json, print_table, rule_table
 

@@ -15,13 +15,13 @@ from typing import Any
 
 from rich.console import Console
 
-from tf_lottery import executor
+from tf_lottery.base.errors import LotteryError
 from tf_lottery.bin.display import line_of, progress_on, tell
 from tf_lottery.bin.flags import plugins
-from tf_lottery.errors import LotteryError
-from tf_lottery.executor import Task
-from tf_lottery.results import Run
-from tf_lottery.settings import BranchSettings, Problem, setting
+from tf_lottery.runs.executor import executor
+from tf_lottery.runs.executor.task import Task
+from tf_lottery.runs.results import Run
+from tf_lottery.runs.settings import BranchSettings, Problem, setting
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def combinations(
 
     Examples:
 
-    >>> from tf_lottery.settings import Settings
+    >>> from tf_lottery.runs.settings import Settings
     >>> combinations(["--criterion=movement,random", "--lr_drops=1,2"], Settings)[1]
     ({'criterion': 'random'}, ['--criterion=random', '--lr_drops=1,2'])
     """

@@ -20,15 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_lottery import masks, ticket_file
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.files import free, whole_file
+from tf_lottery.base.quiet import native_stderr_off
 from tf_lottery.bin import main as main_lib
 from tf_lottery.bin.export import is_keras_file, load_keras
 from tf_lottery.bin.flags import Flags
-from tf_lottery.errors import LotteryError
-from tf_lottery.files import free, whole_file
-from tf_lottery.quiet import native_stderr_off
-from tf_lottery.settings import setting
-from tf_lottery.ticket import MAX_WEIGHTS, Ticket
+from tf_lottery.rules import masks
+from tf_lottery.runs.settings import setting
+from tf_lottery.tickets import file as ticket_file
+from tf_lottery.tickets.file import MAX_WEIGHTS
+from tf_lottery.tickets.ticket import Ticket
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -90,7 +92,9 @@ def apply(options: Options, file: str) -> None:
     which = options.weights or ("initial" if ticket.final is None else "final")
 
     with native_stderr_off():
-        from tf_lottery import data, layers, problem
+        from tf_lottery.masking import layers
+        from tf_lottery.problems import data
+        from tf_lottery.runs import problem
     tests = None
     if options.evaluate:
         name = options.dataset or ticket.found.get("dataset")
@@ -140,7 +144,7 @@ def pack(options: Options, file: str, out: str) -> None:
     if options.final not in FINALS:
         raise LotteryError(f"Expected --final to be one of {', '.join(FINALS)}, but received {options.final!r}.")
     before = ticket_file.describe(file, options.max_weights)
-    before.ticket.save(free(out, options.overwrite), final=FINALS[options.final])
+    Ticket(*before.contents).save(free(out, options.overwrite), final=FINALS[options.final])
     size = Path(out).stat().st_size
     print(
         f"Written to {out}: {size:,} bytes instead of {before.bytes:,}, {before.dense_bytes / size:.1f} times smaller than "
@@ -157,7 +161,7 @@ ACTIONS: dict[str, tuple[Callable, int]] = {
 
 
 def _summary(file: str, account: ticket_file.Account) -> str:
-    ticket, masked = account.ticket, [part for part in account.parts if part.density is not None]
+    ticket, masked = Ticket(*account.contents), [part for part in account.parts if part.density is not None]
     coded, entropy = (sum(getattr(part, name) for part in masked) for name in ("mask_bytes", "entropy_bytes"))
     weights = sum(part.size for part in masked)
     lines = [

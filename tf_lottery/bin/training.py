@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tf_lottery.base.quiet import native_stderr_off
 from tf_lottery.bin import tasks
-from tf_lottery.executor import Task
-from tf_lottery.quiet import native_stderr_off
-from tf_lottery.results import Run
-from tf_lottery.settings import Problem, setting
+from tf_lottery.runs.executor.task import Task
+from tf_lottery.runs.results import Run
+from tf_lottery.runs.settings import Problem, setting
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,8 @@ def here(
       arguments: For the function, beside those that `place` decides.
     """
     with native_stderr_off():
-        from tf_lottery import distribution, experiment
+        from tf_lottery.masking import distribution
+        from tf_lottery.runs import experiment
 
         replicas = distribution.Replicas(distribution.get(place.strategy))  # before TensorFlow computes anything
     from tf_lottery.bin.display import display_of, print_json
@@ -191,7 +192,7 @@ def _print_plan(
 ) -> None:
     """What `--dry_run` prints of a run of so many levels a replicate, worked on by a function of `experiment`."""
     with native_stderr_off():
-        from tf_lottery import experiment
+        from tf_lottery.runs import experiment
     from tf_lottery.bin import dry_run
 
     def work(run, settings, display):

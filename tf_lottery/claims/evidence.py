@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.registry import Registry
 from tf_lottery.claims.plan import Plan
-from tf_lottery.errors import LotteryError
-from tf_lottery.outcome import best_by_rule
-from tf_lottery.registry import Registry
+from tf_lottery.runs.outcome import best_by_rule
 
 MARGIN = 0.5  # points by which a mean may miss a published figure, or a range over seeds, and still meet it
 GROUPS = {

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tf_lottery import criteria
-from tf_lottery.executor import Task
-from tf_lottery.results import Run
+from tf_lottery.rules import criteria
+from tf_lottery.runs.executor.task import Task
+from tf_lottery.runs.results import Run
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class ByRule(Experiment):
         return [Task(self.name, functools.partial(self.work, data_dir=data_dir), self.of.name, None, (), 0, after)]
 
     def work(self, experiment, folder: Path, display, *, data_dir: str | None = None, **_) -> None:
-        from tf_lottery import by_rule
+        from tf_lottery.runs import by_rule
 
         if self.run(folder).missing(self.replicates, [0]):
             return  # another process is at a dense level; the next start measures them

@@ -18,8 +18,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from tf_lottery.claims.papers import CRITERIA_BAD, CRITERIA_GOOD, TREATMENTS
 from tf_lottery.claims.plan import SIGN_CRITERIA, Experiment, Plan
-from tf_lottery.outcome import LevelStatistics, Statistic, by_level
 from tf_lottery.report import COLOURS, STYLE, density_axis, readable_range, save
+from tf_lottery.runs.outcome import LevelStatistics, Statistic, by_level
 
 BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK = COLOURS
 GREY = "0.6"

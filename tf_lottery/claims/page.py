@@ -9,10 +9,10 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tf_lottery.base.files import whole_file
 from tf_lottery.claims import figures
 from tf_lottery.claims.evidence import GROUPS, Result
 from tf_lottery.claims.plan import Learned, Plan
-from tf_lottery.files import whole_file
 
 CAPTIONS = {
     "tickets": "Test accuracy at early stop and the early-stop step against the weights that remain. Collapsed networks are below "

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tf_lottery.base.errors import LotteryError
 from tf_lottery.claims.experiments import Branch, ByRule, Experiment, Learned, Search
-from tf_lottery.errors import LotteryError
-from tf_lottery.executor import Task
-from tf_lottery.settings import BranchSettings, Settings, SupermaskSettings
+from tf_lottery.runs.executor.task import Task
+from tf_lottery.runs.settings import BranchSettings, Settings, SupermaskSettings
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ import keras
 import numpy as np
 from keras import tree
 
+from tf_lottery.base.errors import LotteryError
 from tf_lottery.compaction import kernels, unitwise  # noqa: F401  they register their rules
 from tf_lottery.compaction.graph import Graph, Step, fill
 from tf_lottery.compaction.report import Change, LayerChange, Report, multiply_adds
 from tf_lottery.compaction.rules import Rule, Units, rule_of
-from tf_lottery.errors import LotteryError
 
 __all__ = ["Change", "Compacted", "LayerChange", "Report", "compact"]
 

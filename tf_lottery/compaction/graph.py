@@ -12,10 +12,10 @@ import keras
 import numpy as np
 from keras import tree
 
-from tf_lottery import weights
-from tf_lottery.errors import LotteryError
+from tf_lottery.base.errors import LotteryError
 from tf_lottery.export.formats import check_model, uncompiled_copy
-from tf_lottery.layers import Masked, strip
+from tf_lottery.masking import weights
+from tf_lottery.masking.layers import Masked, strip
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery import weights
-from tf_lottery.errors import DataError, ExportError
-from tf_lottery.examples import check_metric
+from tf_lottery.base.errors import DataError, ExportError
+from tf_lottery.base.files import free, whole_file
+from tf_lottery.base.quiet import silenced
 from tf_lottery.export.formats import plain, uncompiled_copy
 from tf_lottery.export.litert import Loaded, latencies, share_of_zeros
 from tf_lottery.export.remarks import guessing, lost
 from tf_lottery.export.variants import KNOWN_BAD, VARIANTS, Converter, check_variant
-from tf_lottery.files import free, whole_file
-from tf_lottery.loop import accuracy_for
-from tf_lottery.quiet import silenced
+from tf_lottery.masking import weights
+from tf_lottery.training.examples import check_metric
+from tf_lottery.training.loop import accuracy_for
 
 BATCH = 256
 Metric = Callable[[Any, Any], Any]

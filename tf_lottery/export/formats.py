@@ -10,11 +10,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tf_lottery import layers, weights
-from tf_lottery.errors import ExportError
-from tf_lottery.files import free, whole_file, whole_folder
-from tf_lottery.quiet import silenced
-from tf_lottery.ticket import Ticket
+from tf_lottery.base.errors import ExportError
+from tf_lottery.base.files import free, whole_file, whole_folder
+from tf_lottery.base.quiet import silenced
+from tf_lottery.masking import layers, weights
+from tf_lottery.tickets.ticket import Ticket
 
 
 def keras_file(model: keras.Model, path: str | os.PathLike, *, overwrite: bool = False) -> Path:

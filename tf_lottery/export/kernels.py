@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from tf_lottery import weights
-from tf_lottery.errors import LotteryError
-from tf_lottery.policies import PruneForLatencyOnXNNPack
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import weights
+from tf_lottery.masking.policies import PruneForLatencyOnXNNPack
 
 ENOUGH = 2 / 3  # the share of zeros in a part of the network beyond which XNNPACK runs it sparsely
 

@@ -9,9 +9,9 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-from tf_lottery.errors import ExportError
+from tf_lottery.base.errors import ExportError
+from tf_lottery.base.quiet import silenced
 from tf_lottery.export.formats import first_line
-from tf_lottery.quiet import silenced
 
 ROUND = 0.002  # seconds that a file runs in each round of a latency measurement, about
 STORED = {  # the types of weights, and how many bytes hold one

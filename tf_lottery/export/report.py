@@ -17,12 +17,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery.errors import ExportError
+from tf_lottery.base.errors import ExportError
+from tf_lottery.base.files import free, whole_folder
 from tf_lottery.export.comparison import Comparison, Exported, Metric, zeros_of
 from tf_lottery.export.formats import keras_file, plain, saved_model
 from tf_lottery.export.kernels import LayerKernels, processor_note, sparse_kernels
 from tf_lottery.export.variants import KNOWN_BAD, VARIANTS, check_variant
-from tf_lottery.files import free, whole_folder
 
 FORMATS = ("keras", "saved_model", "tflite")
 

@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery.errors import ExportError
+from tf_lottery.base.errors import ExportError
+from tf_lottery.base.quiet import silenced
 from tf_lottery.export.formats import first_line
-from tf_lottery.quiet import silenced
 
 
 @dataclass(frozen=True)

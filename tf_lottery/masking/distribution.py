@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery.errors import LotteryError, WorkerLostError
+from tf_lottery.base.errors import LotteryError, WorkerLostError
 
 STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")
 

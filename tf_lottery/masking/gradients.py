@@ -26,11 +26,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery import criteria, state, weights
-from tf_lottery.errors import LotteryError
-from tf_lottery.layers import Masked, gradient_masks, masked_parts
-from tf_lottery.masks import Arrays
-from tf_lottery.registry import Registry
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.registry import Registry
+from tf_lottery.masking import state, weights
+from tf_lottery.masking.layers import Masked, gradient_masks, masked_parts
+from tf_lottery.rules import criteria
+from tf_lottery.rules.masks import Arrays
 
 Probe = tuple  # (x, y) or (x, y, loss): inputs and targets of one batch, and a Keras loss or its name
 Kernels = dict[str, tf.Tensor]

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery import gradients, state
-from tf_lottery.errors import LotteryError
-from tf_lottery.gradients import Network, Probe
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import gradients, state
+from tf_lottery.masking.gradients import Network, Probe
 
 EXPLODED = 100  # times the loss of guessing
 SCALES = ("gamma", "scale", "moving_variance")  # variables that are 1 where they change nothing; others are 0

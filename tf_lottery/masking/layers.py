@@ -26,10 +26,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_lottery import precision, weights
-from tf_lottery.distribution import scope_of
-from tf_lottery.errors import LotteryError
-from tf_lottery.weights import Kernel, Prunable
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import precision, weights
+from tf_lottery.masking.distribution import scope_of
+from tf_lottery.masking.weights import Kernel, Prunable
 
 
 class Masked(keras.layers.Layer):

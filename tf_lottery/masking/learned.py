@@ -32,10 +32,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery import layers, masks, weights
-from tf_lottery.distribution import scope_of
-from tf_lottery.errors import LotteryError
-from tf_lottery.weights import Kernel, Prunable
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import layers, weights
+from tf_lottery.masking.distribution import scope_of
+from tf_lottery.masking.weights import Kernel, Prunable
+from tf_lottery.rules import masks
 
 CONSTANTS = ("none", "std", "kaiming")
 DEFAULTS = {"learning": "none", "edge_popup": "kaiming"}  # the rules, and the signed_constant of each

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from tf_lottery.errors import LotteryError
+from tf_lottery.base.errors import LotteryError
 
 L = keras.layers
 ACTIVATIONS = {"relu", "relu6", "leaky_relu", "elu", "sigmoid"}

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from tf_lottery.errors import LotteryError
-from tf_lottery.weights import sublayers
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking.weights import sublayers
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 

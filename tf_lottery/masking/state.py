@@ -1,22 +1,19 @@
-"""What a wrapped model holds: its masks, its values, the state of its optimizer, and how a ticket is put on it."""
+"""What a wrapped model holds: its masks, its values, the state of its optimizer, and how others are put on it."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 import numpy as np
 
-from tf_lottery import masks as masks_lib
-from tf_lottery import recipes, weights
-from tf_lottery.container import digest
-from tf_lottery.errors import LotteryError, TicketError
-from tf_lottery.layers import Masked, MaskedLayer, MaskedModel, masked_parts, settle, wrap
-from tf_lottery.masks import Arrays
-from tf_lottery.ticket import Recipe, Ticket, arrays
-from tf_lottery.weights import Kernel
+from tf_lottery.base.errors import LotteryError, TicketError
+from tf_lottery.masking import weights
+from tf_lottery.masking.layers import Masked, MaskedLayer, MaskedModel, masked_parts, settle, wrap
+from tf_lottery.masking.weights import Kernel, check_keras_3
+from tf_lottery.rules import masks as masks_lib
+from tf_lottery.rules.masks import Arrays
 
 L = keras.layers
 CHANNEL_AXES = (
@@ -186,70 +183,50 @@ def _slot_starts(optimizer: keras.optimizers.Optimizer) -> dict[str, float]:
     }
 
 
-def apply_ticket(ticket: Ticket, model, which: str = "initial") -> MaskedModel | MaskedLayer:
-    """See `Ticket.apply`."""
-    weights.check_keras_3(model)
-    if which not in ("initial", "final"):
-        raise TicketError(f"Expected weights='initial' or 'final', but received {which!r}.")
-    if getattr(ticket, which) is None:
-        raise TicketError("Expected a trained ticket for weights='final', but this one has no trained weights.")
-    if which == "final":  # starting weights that are not asked for need not be drawn
-        ticket = dataclasses.replace(ticket, initial=arrays(ticket.final))
-    ticket = in_paths_of(model, ticket)
+def put(model, masks: Arrays, values: Mapping[str, np.ndarray]) -> MaskedModel | MaskedLayer:
+    """Puts masks and values on a model, which is wrapped for it if it is not yet.
+
+    Args:
+      model: A built model, plain or wrapped.
+      masks: For each kernel that is to be masked its mask, under the model's paths.
+      values: The values of its variables; see `set_state`.
+
+    Returns:
+      The wrapped model.
+
+    Raises:
+      TicketError: If the model masks other kernels.
+    """
     if not isinstance(model, Masked):
-        holds = any(np.any(arrays(ticket.initial)[path][mask == 0]) for path, mask in ticket.masks.items())
-        model = wrap(model, prunable=list(ticket.masks), held=holds)
-    if set(ticket.masks) != {kernel.path for kernel in model.kernels}:
+        holds = any(np.any(values[path][mask == 0]) for path, mask in masks.items())
+        model = wrap(model, prunable=list(masks), held=holds)
+    if set(masks) != {kernel.path for kernel in model.kernels}:
         raise TicketError(
-            f"Expected a model that masks {', '.join(ticket.masks)}, but it masks {', '.join(k.path for k in model.kernels)}."
+            f"Expected a model that masks {', '.join(masks)}, but it masks {', '.join(k.path for k in model.kernels)}."
         )
-    set_state(model, ticket.masks, arrays(ticket.initial))
+    set_state(model, masks, values)
     return model
 
 
-def in_paths_of(model, ticket: Ticket) -> Ticket:
-    """The same ticket under the model's variable paths; recipes are drawn.
+def matched(model, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """Model path -> name of a value of that shape: by name if all names agree, else in order if all shapes agree.
 
     Raises:
-      TicketError: If the model does not have the ticket's variables, by name or by order and shape, or a recipe does not
-        give the values it was made of.
+      TicketError: If neither does.
     """
-    path_of = {name: path for path, name in _match(named_variables(model), ticket.initial).items()}
-
-    def renamed(values) -> Any:
-        return values and {path_of[name]: _drawn(value, name, ticket.masks.get(name)) for name, value in values.items()}
-
-    initial = renamed(ticket.initial)
-    own = {digest(initial[path_of[name]]): value for name, value in ticket.initial.items() if isinstance(value, Recipe)}
-    return dataclasses.replace(
-        ticket,
-        masks=renamed(ticket.masks),
-        initial=initial,
-        final=renamed(ticket.final),
-        recipes={**ticket.recipes, **own},
-    )
-
-
-def _drawn(value: np.ndarray | Recipe, name: str, mask: np.ndarray | None) -> np.ndarray:
-    if not isinstance(value, Recipe):
-        return value
-    values = recipes.regenerate(value, name)
-    return values if mask is None else np.where(mask, values, 0).astype(values.dtype)
-
-
-def _match(named: Mapping[str, keras.Variable], values: Mapping[str, np.ndarray | Recipe]) -> dict[str, str]:
-    """Model path -> ticket path: by name if all names agree, else in order if all shapes agree."""
-    if len(named) > len(values):
+    check_keras_3(model)
+    named = named_variables(model)
+    if len(named) > len(shapes):
         named = {path: variable for path, variable in named.items() if not weights.is_random_state(variable)}
-    pairs = [(path, path) for path in named] if set(named) == set(values) else list(zip(named, values))
+    pairs = [(path, path) for path in named] if set(named) == set(shapes) else list(zip(named, shapes))
     for path, name in pairs:
-        if tuple(named[path].shape) != values[name].shape:
+        if tuple(named[path].shape) != tuple(shapes[name]):
             raise TicketError(
-                f"Expected a model whose {path!r} has the shape {values[name].shape} of the ticket's {name!r}, "
+                f"Expected a model whose {path!r} has the shape {shapes[name]} of the ticket's {name!r}, "
                 f"but it has {tuple(named[path].shape)}."
             )
-    if len(named) != len(values):
-        raise TicketError(f"Expected a model with the ticket's {len(values)} variables, but it has {len(named)}.")
+    if len(named) != len(shapes):
+        raise TicketError(f"Expected a model with the ticket's {len(shapes)} variables, but it has {len(named)}.")
     return dict(pairs)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from tf_lottery.errors import LotteryError
+from tf_lottery.base.errors import LotteryError
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(

@@ -6,7 +6,7 @@
 >>> check_criterion(large_sum)
 >>> check_criterion(lambda initial, final, *, rng: final.sum())
 Traceback (most recent call last):
-tf_lottery.errors.LotteryError: Expected the criterion <lambda> to return scores of shape (4, 3, 2), but received shape ().
+tf_lottery.base.errors.LotteryError: Expected the criterion <lambda> to return scores of shape (4, 3, 2), but received shape ().
 
 Each check takes a registered name or the function itself, tries it on small random kernels from a fixed seed, and raises
 `LotteryError` with the first thing that is not as it should be. The library's own functions pass the same checks.
@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from tf_lottery import criteria, data, masks, models, treatments
-from tf_lottery.errors import LotteryError
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.problems import data, models
+from tf_lottery.rules import criteria, masks, treatments
 
 SHAPE = (4, 3, 2)
 
@@ -89,7 +90,7 @@ def check_model(build: str | Callable) -> None:
     Raises:
       LotteryError: Names what is not so.
     """
-    from tf_lottery import weights  # loads Keras
+    from tf_lottery.masking import weights  # loads Keras
 
     build = models.get(build)
     what = f"the model {build.__name__}"

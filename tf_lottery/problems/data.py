@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tf_lottery.errors import DataError
-from tf_lottery.registry import Registry
+from tf_lottery.base.errors import DataError
+from tf_lottery.base.registry import Registry
 
 registry = Registry("data set", "tf_lottery.datasets")
 

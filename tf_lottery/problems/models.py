@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_lottery.errors import LotteryError
-from tf_lottery.registry import Registry
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.registry import Registry
 
 if TYPE_CHECKING:
     import keras

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from tf_lottery.errors import LotteryError
-from tf_lottery.files import whole_file
-from tf_lottery.outcome import by_level, verdict
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.files import whole_file
 from tf_lottery.report import census, masks, measured, page, untrained, weights
 from tf_lottery.report.style import (
     COLOURS,
@@ -22,7 +21,8 @@ from tf_lottery.report.style import (
     save,
 )
 from tf_lottery.report.table import supermask_table, supermask_words, ticket_table
-from tf_lottery.results import Run
+from tf_lottery.runs.outcome import by_level, verdict
+from tf_lottery.runs.results import Run
 
 __all__ = ["COLOURS", "STYLE", "conclusion", "density_axis", "readable_range", "save", "series_of", "write"]
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tf_lottery.masks import Arrays, overlap
-from tf_lottery.results import Run
+from tf_lottery.rules.masks import Arrays, overlap
+from tf_lottery.runs.results import Run
 
 MOST = 8  # replicates of a level whose masks are counted: enough for a band, and a report of hundreds does not read them all
 

@@ -9,7 +9,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from tf_lottery.outcome import Statistic
 from tf_lottery.report.census import Level, empty_kernels, is_convolution
 from tf_lottery.report.style import (
     SHADES,
@@ -23,6 +22,7 @@ from tf_lottery.report.style import (
     short_names,
     spread,
 )
+from tf_lottery.runs.outcome import Statistic
 
 ROWS = 3  # replicates in a picture of masks
 FILTERS = 32  # of a convolution, in its picture

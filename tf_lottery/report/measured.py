@@ -7,8 +7,7 @@ from itertools import cycle
 
 import matplotlib.pyplot as plt
 
-from tf_lottery.errors import LotteryError
-from tf_lottery.outcome import Statistic
+from tf_lottery.base.errors import LotteryError
 from tf_lottery.report.style import (
     COLOURS,
     MARKERS,
@@ -23,7 +22,8 @@ from tf_lottery.report.style import (
     spread,
     thousands,
 )
-from tf_lottery.results import Run
+from tf_lottery.runs.outcome import Statistic
+from tf_lottery.runs.results import Run
 
 FEW = 5  # measurements of the test set that make no curve
 COLUMNS = {

@@ -10,10 +10,10 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from tf_lottery.files import whole_file
+from tf_lottery.base.files import whole_file
 from tf_lottery.report.style import LeftOut, Picture
 from tf_lottery.report.table import Table
-from tf_lottery.results import Run
+from tf_lottery.runs.results import Run
 
 
 def write(

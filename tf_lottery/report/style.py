@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from tf_lottery.files import whole_file
-from tf_lottery.outcome import LevelStatistics, Statistic
+from tf_lottery.base.files import whole_file
+from tf_lottery.runs.outcome import LevelStatistics, Statistic
 
 # Okabe and Ito's colours, told apart by colour-blind readers; markers tell the lines apart in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

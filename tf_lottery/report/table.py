@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from tf_lottery.outcome import Statistic
 from tf_lottery.report.style import Series
+from tf_lottery.runs.outcome import Statistic
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from tf_lottery.outcome import Statistic, best_by_rule
 from tf_lottery.report.style import COLOURS, MARKERS, Picture, banded, density_axis, legend_above, some, thousands
-from tf_lottery.results import Run
+from tf_lottery.runs.outcome import Statistic, best_by_rule
+from tf_lottery.runs.results import Run
 
 NAMED = 6  # criteria with a colour of their own; the others are grey
 

@@ -11,13 +11,14 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from tf_lottery import criteria
-from tf_lottery.errors import LotteryError
-from tf_lottery.quiet import native_stderr_off
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.quiet import native_stderr_off
 from tf_lottery.report.census import Level
 from tf_lottery.report.style import COLOURS, LeftOut, Picture, legend_above, short_names, spread
-from tf_lottery.results import Run
-from tf_lottery.ticket import Recipe, Ticket, arrays
+from tf_lottery.rules import criteria
+from tf_lottery.runs.results import Run
+from tf_lottery.tickets.ticket import Ticket
+from tf_lottery.tickets.values import Recipe, arrays
 
 POINTS = 3_000  # of a kernel, drawn by chance, in a scatter
 INSIDE = 0.995  # the share of points that the axes are sure to show
@@ -40,7 +41,7 @@ def initial_values(ticket: Ticket, path: str) -> np.ndarray:
     values = ticket.initial[path]
     if isinstance(values, Recipe):
         with native_stderr_off():  # only where the values are not in the file: it loads TensorFlow
-            from tf_lottery import recipes
+            from tf_lottery.tickets import recipes
         values = recipes.regenerate(values, path)
     return values
 

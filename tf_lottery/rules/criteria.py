@@ -40,8 +40,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tf_lottery.errors import LotteryError
-from tf_lottery.registry import Registry
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.registry import Registry
 
 registry = Registry("criterion", "tf_lottery.criteria")
 get = registry.get

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tf_lottery import patterns
-from tf_lottery.errors import LotteryError
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.rules import patterns
 
 Arrays = dict[str, np.ndarray]  # variable path -> array
 Axes = Mapping[str, tuple[int, ...]]  # variable path -> the axes that number the kernel's output channels, from the end

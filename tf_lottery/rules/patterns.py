@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tf_lottery.errors import LotteryError
+from tf_lottery.base.errors import LotteryError
 
 POOLING: dict[str, np.ufunc] = {"AVG": np.add, "MAX": np.maximum}
 

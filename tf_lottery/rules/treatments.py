@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tf_lottery.registry import Registry
+from tf_lottery.base.registry import Registry
 
 survivors_registry = Registry("survivors treatment", "tf_lottery.treatments.survivors")
 survivors, get_survivors = survivors_registry.register, survivors_registry.get

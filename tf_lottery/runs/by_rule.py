@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tf_lottery import criteria, data, layers, problem, supermask
-from tf_lottery.errors import LotteryError
-from tf_lottery.results import Run
-from tf_lottery.settings import Settings, SupermaskSettings
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import layers
+from tf_lottery.problems import data
+from tf_lottery.rules import criteria
+from tf_lottery.runs import problem
+from tf_lottery.runs.results import Run
+from tf_lottery.runs.settings import Settings, SupermaskSettings
+from tf_lottery.search import supermask
 
 
 def evaluate(

@@ -16,14 +16,18 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-from tf_lottery import data, find, health, layers, masks, problem, state, supermask
-from tf_lottery.distribution import Replicas
-from tf_lottery.errors import LotteryError, NonFiniteLossError
-from tf_lottery.health import Connections
-from tf_lottery.results import Onlooker, Run
-from tf_lottery.settings import BranchSettings, Problem, Settings, SupermaskSettings
-from tf_lottery.ticket import Ticket
-from tf_lottery.training import Trainer
+from tf_lottery.base.errors import LotteryError, NonFiniteLossError
+from tf_lottery.masking import health, layers, state
+from tf_lottery.masking.distribution import Replicas
+from tf_lottery.masking.health import Connections
+from tf_lottery.problems import data
+from tf_lottery.rules import masks
+from tf_lottery.runs import problem
+from tf_lottery.runs.results import Onlooker, Run
+from tf_lottery.runs.settings import BranchSettings, Problem, Settings, SupermaskSettings
+from tf_lottery.search import find, supermask
+from tf_lottery.tickets.ticket import Ticket
+from tf_lottery.training.trainer import Trainer
 
 
 class Display(Protocol):

@@ -9,12 +9,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_lottery import contracts, data, loop, models, precision
-from tf_lottery.distribution import Replicas
-from tf_lottery.errors import DataError, LotteryError, TicketError
-from tf_lottery.settings import Problem, SupermaskSettings
-from tf_lottery.ticket import Ticket
-from tf_lottery.training import Trainer, WarmUpThenDrop
+from tf_lottery.base.errors import DataError, LotteryError, TicketError
+from tf_lottery.masking import precision
+from tf_lottery.masking.distribution import Replicas
+from tf_lottery.problems import contracts, data, models
+from tf_lottery.runs.settings import Problem, SupermaskSettings
+from tf_lottery.tickets.ticket import Ticket
+from tf_lottery.training import loop
+from tf_lottery.training.trainer import Trainer, WarmUpThenDrop
 
 MOST_INPUTS = 2**24  # numbers in an input times classes: a bound on what a stranger's ticket may ask for
 

@@ -27,10 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tf_lottery import guard
-from tf_lottery.errors import FormatError, LotteryError, TicketError
-from tf_lottery.files import whole_file
-from tf_lottery.tables import (
+from tf_lottery.base import guard
+from tf_lottery.base.errors import FormatError, LotteryError, TicketError
+from tf_lottery.base.files import whole_file
+from tf_lottery.runs.tables import (
     CURVE,
     NOTES,
     RULE,
@@ -43,8 +43,8 @@ from tf_lottery.tables import (
     row_of,
     write_csv,
 )
-from tf_lottery.ticket import Ticket
-from tf_lottery.ticket_file import read_header, verified_header
+from tf_lottery.tickets.file import read_header, verified_header
+from tf_lottery.tickets.ticket import Ticket
 
 RULE_TABLE = "supermask_by_rule.csv"
 # Settings that older runs do not name, and what they were, by a setting of the runs they belong to.

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tf_lottery import criteria, data, models, treatments
-from tf_lottery.errors import LotteryError
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.problems import data, models
+from tf_lottery.rules import criteria, treatments
 
 
 def setting(default, help: str) -> Any:

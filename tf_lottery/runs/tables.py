@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tf_lottery.errors import LotteryError
-from tf_lottery.files import whole_file
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.files import whole_file
 
 SUMMARY = (
     "replicate",

@@ -12,13 +12,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import keras
 import numpy as np
 
-from tf_lottery import gradients, layers, masks, recipes, state, treatments, weights
-from tf_lottery.errors import LotteryError
-from tf_lottery.gradients import Probe
-from tf_lottery.masks import Arrays
-from tf_lottery.rounds import Rounds, names, numbers, treat
-from tf_lottery.ticket import Ticket, arrays
-from tf_lottery.weights import Fraction, Kernel, Prunable
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import gradients, layers, state, weights
+from tf_lottery.masking.gradients import Probe
+from tf_lottery.masking.weights import Fraction, Kernel, Prunable
+from tf_lottery.rules import masks, treatments
+from tf_lottery.rules.masks import Arrays
+from tf_lottery.search.rounds import Rounds, names, numbers, treat
+from tf_lottery.tickets import recipes
+from tf_lottery.tickets.ticket import Ticket
+from tf_lottery.tickets.values import arrays
 
 Train = Callable[
     [keras.Model, Sequence[keras.callbacks.Callback]], Mapping[str, float] | keras.callbacks.History | None
@@ -247,7 +250,7 @@ def metrics_of(returned: Mapping[str, float] | keras.callbacks.History | None) -
 def _in_paths_of(masked, tickets: Sequence[Ticket]) -> list[Ticket]:
     if not all(isinstance(ticket, Ticket) for ticket in tickets):
         raise LotteryError(f"Expected tickets, as Ticket.load returns them, but received {tickets!r:.80}.")
-    return [state.in_paths_of(masked, ticket) for ticket in tickets]
+    return [ticket.in_paths_of(masked) for ticket in tickets]
 
 
 def _kernels(masked) -> dict[str, Kernel]:

@@ -13,12 +13,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_lottery import criteria, gradients, masks, patterns, state, weights
-from tf_lottery.errors import LotteryError
-from tf_lottery.gradients import Probe
-from tf_lottery.layers import MaskedLayer, MaskedModel, wrap
-from tf_lottery.masks import Arrays
-from tf_lottery.weights import Prunable
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import gradients, state, weights
+from tf_lottery.masking.gradients import Probe
+from tf_lottery.masking.layers import MaskedLayer, MaskedModel, wrap
+from tf_lottery.masking.weights import Prunable
+from tf_lottery.rules import criteria, masks, patterns
+from tf_lottery.rules.masks import Arrays
 
 Distribution = str | Callable[[Mapping[str, Sequence[int]], float], Mapping[str, float]]
 DISTRIBUTIONS = {"uniform": masks.uniform, "erdos_renyi_kernel": masks.erdos_renyi_kernel}

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from tf_lottery import criteria, masks, treatments
-from tf_lottery.errors import LotteryError
-from tf_lottery.masks import Arrays, Axes
-from tf_lottery.ticket import Ticket, arrays
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.rules import criteria, masks, treatments
+from tf_lottery.rules.masks import Arrays, Axes
+from tf_lottery.tickets.ticket import Ticket
+from tf_lottery.tickets.values import arrays
 
 RESETS = ("each_level", "at_end")
 Draw = Callable[[str, int], np.ndarray]  # (kernel path, seed) -> a fresh sample of the kernel

@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_lottery.errors import LotteryError
+from tf_lottery.base.errors import LotteryError
 
 
 def _import_tfmot():

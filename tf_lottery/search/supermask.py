@@ -19,15 +19,18 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from tf_lottery import criteria, gradients, layers, masks, recipes, state, weights
-from tf_lottery.container import digest
-from tf_lottery.errors import LotteryError
-from tf_lottery.find import Train, metrics_of
-from tf_lottery.gradients import Probe
-from tf_lottery.learned import Learned, wrap
-from tf_lottery.rounds import Rounds
-from tf_lottery.ticket import Recipe, Ticket, arrays
-from tf_lottery.weights import Prunable
+from tf_lottery.base.container import digest
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import gradients, layers, state, weights
+from tf_lottery.masking.gradients import Probe
+from tf_lottery.masking.learned import Learned, wrap
+from tf_lottery.masking.weights import Prunable
+from tf_lottery.rules import criteria, masks
+from tf_lottery.search.find import Train, metrics_of
+from tf_lottery.search.rounds import Rounds
+from tf_lottery.tickets import recipes
+from tf_lottery.tickets.ticket import Ticket
+from tf_lottery.tickets.values import Recipe, arrays
 
 __all__ = ["Evaluated", "evaluate", "train", "wrap"]
 
@@ -103,7 +106,7 @@ def evaluate(
         )
     if not isinstance(signed_constant, bool):
         raise LotteryError(f"Expected signed_constant to be True or False, but received {signed_constant!r}.")
-    dense = state.in_paths_of(masked, dense)
+    dense = dense.in_paths_of(masked)
     if not all(mask.all() for mask in dense.masks.values()):
         raise LotteryError(f"Expected the ticket of a dense network, level 0, but received one of level {dense.level}.")
     for function in functions:

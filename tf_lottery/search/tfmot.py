@@ -23,13 +23,16 @@ from typing import Any
 import numpy as np
 import tf_keras
 
-from tf_lottery import criteria, recipes, treatments, weights
-from tf_lottery.callbacks.clock import due
-from tf_lottery.errors import LotteryError
-from tf_lottery.masks import CHANNEL_SCOPES, Arrays, check_scope
-from tf_lottery.rounds import Rounds, names, numbers
-from tf_lottery.schedules import LotterySchedule, tfmot
-from tf_lottery.ticket import Ticket, arrays
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import weights
+from tf_lottery.rules import criteria, treatments
+from tf_lottery.rules.masks import CHANNEL_SCOPES, Arrays, check_scope
+from tf_lottery.search.callbacks.clock import due
+from tf_lottery.search.rounds import Rounds, names, numbers
+from tf_lottery.search.schedules import LotterySchedule, tfmot
+from tf_lottery.tickets import recipes
+from tf_lottery.tickets.ticket import Ticket
+from tf_lottery.tickets.values import arrays
 
 
 def prune_scope():

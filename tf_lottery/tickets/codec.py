@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_lottery.errors import TicketError
+from tf_lottery.base.errors import TicketError
 
 STEPS = (1, 2, 4)  # factors an octave
 ONE = 2**22  # the probabilities are k / ONE, k in [1, ONE - 1]

@@ -20,31 +20,44 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tf_lottery import codec, container
-from tf_lottery import masks as masks_lib
-from tf_lottery.errors import TicketError
-from tf_lottery.masks import Arrays
-from tf_lottery.ticket import MAX_WEIGHTS, Recipe, Ticket
+from tf_lottery.base import container
+from tf_lottery.base.errors import TicketError
+from tf_lottery.rules import masks as masks_lib
+from tf_lottery.rules.masks import Arrays
+from tf_lottery.tickets import codec
+from tf_lottery.tickets.values import Recipe
 
 FORMAT = "tf_lottery.ticket/2"
+MAX_WEIGHTS = 2**28  # of a file, if its reader does not allow more
 FINALS = ("exact", "float32", "float16", None)
 DTYPES = {np.dtype(kind).name for kind in "?bBhHiIqQefd"} | {"bfloat16"}
 
 
-def save(ticket: Ticket, path: str | os.PathLike, final: str | None = "exact") -> None:
+class Contents(NamedTuple):
+    """What a file holds: the parts of a `Ticket`, in its order, with a recipe where start values are to be drawn."""
+
+    masks: Mapping[str, np.ndarray]
+    initial: Mapping[str, np.ndarray | Recipe]
+    final: Mapping[str, np.ndarray] | None
+    level: int
+    metrics: Mapping[str, float]
+    found: Mapping[str, Any]
+
+
+def save(contents: Contents, path: str | os.PathLike, final: str | None = "exact") -> None:
     """See `Ticket.save`."""
     if final not in FINALS:
         raise TicketError(f"Expected final to be one of {', '.join(map(str, FINALS))}, but received {final!r}.")
-    container.write(path, FORMAT, *_packed(ticket, final))
+    container.write(path, FORMAT, *_packed(contents, final))
 
 
-def load(path: str | os.PathLike, max_weights: int = MAX_WEIGHTS) -> Ticket:
+def load(path: str | os.PathLike, max_weights: int = MAX_WEIGHTS) -> Contents:
     """See `Ticket.load`."""
-    return describe(path, max_weights).ticket
+    return describe(path, max_weights).contents
 
 
 @dataclass(frozen=True)
@@ -76,16 +89,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Account:
-    """A ticket with an account of its file.
+    """A ticket's parts with an account of its file.
 
     Attributes:
-      ticket: What was read.
+      contents: What was read.
       bytes: The size of the file.
       dense_bytes: What the weights of the dense model take in float32.
       parts: For each variable what there is of it.
     """
 
-    ticket: Ticket
+    contents: Contents
     bytes: int
     dense_bytes: int
     parts: list[Part]
@@ -103,10 +116,10 @@ def describe(path: str | os.PathLike, max_weights: int = MAX_WEIGHTS) -> Account
         variables = _checked(header)
         count = sum(variable.size for variable in variables)
         if count <= max_weights:
-            ticket = _unpacked(header, variables, arrays)
+            contents = _unpacked(header, variables, arrays)
             dense = 4 * sum(variable.size for variable in variables if "float" in variable.dtype)
-            parts = [_part(i, variable, ticket, arrays) for i, variable in enumerate(variables)]
-            return Account(ticket, Path(path).stat().st_size, dense, parts)
+            parts = [_part(i, variable, contents, arrays) for i, variable in enumerate(variables)]
+            return Account(contents, Path(path).stat().st_size, dense, parts)
     except (KeyError, TypeError, ValueError) as error:
         raise container.damaged(path, error) from None
     raise TicketError(
@@ -155,8 +168,8 @@ class _Variable:
         return math.prod(self.shape)
 
 
-def _part(i: int, variable: _Variable, ticket: Ticket, arrays: Arrays) -> Part:
-    mask, final = ticket.masks.get(variable.name), arrays.get(f"final/{i}")
+def _part(i: int, variable: _Variable, contents: Contents, arrays: Arrays) -> Part:
+    mask, final = contents.masks.get(variable.name), arrays.get(f"final/{i}")
     return Part(
         variable.name,
         variable.shape,
@@ -168,23 +181,22 @@ def _part(i: int, variable: _Variable, ticket: Ticket, arrays: Arrays) -> Part:
     )
 
 
-def _packed(ticket: Ticket, final: str | None) -> tuple[dict[str, Any], Arrays]:
-    """The header and the arrays of a ticket's file."""
+def _packed(contents: Contents, final: str | None) -> tuple[dict[str, Any], Arrays]:
+    """The header and the arrays of a file."""
     arrays: Arrays = {}
     variables = []
-    trained = None if final is None else ticket.final
+    trained = None if final is None else contents.final
     value: Any  # an array or a recipe
-    for i, (name, value) in enumerate(ticket.initial.items()):
-        mask, recipe = ticket.masks.get(name), ticket.recipe(name)
+    for i, (name, value) in enumerate(contents.initial.items()):
+        mask = contents.masks.get(name)
         kept: Any = ... if mask is None else np.asarray(mask, bool)
-        dtype = value.dtype if isinstance(value, Recipe) else value.dtype.name
+        drawn = isinstance(value, Recipe)
+        dtype = value.dtype if drawn else value.dtype.name
         variables.append({"name": name, "shape": list(value.shape), "dtype": dtype, "masked": mask is not None})
         if mask is not None:
             arrays[f"mask/{i}"] = np.frombuffer(codec.encode(mask), np.uint8)
-        if recipe is not None:
-            variables[-1]["recipe"] = {
-                key: getattr(recipe, key) for key in ("initializer", "digest", "signed", "scale")
-            }
+        if drawn:
+            variables[-1]["recipe"] = {key: getattr(value, key) for key in ("initializer", "digest", "signed", "scale")}
         else:
             arrays[f"initial/{i}"] = _stored(value[kept], name)
             if mask is not None and np.any(held := value[~kept]):
@@ -196,11 +208,11 @@ def _packed(ticket: Ticket, final: str | None) -> tuple[dict[str, Any], Arrays]:
                 )
             arrays[f"final/{i}"] = _stored(_narrowed(trained[name][kept], final, name), name)
     header = {
-        "level": ticket.level,
-        "density": ticket.density,
+        "level": contents.level,
+        "density": masks_lib.density(contents.masks),
         "trained": trained is not None,
-        "metrics": dict(ticket.metrics),
-        "found": dict(ticket.found),
+        "metrics": dict(contents.metrics),
+        "found": dict(contents.found),
         "variables": variables,  # in the order they have in the model
     }
     return header, arrays
@@ -264,8 +276,8 @@ def _checked(header: Mapping[str, Any]) -> list[_Variable]:
     return variables
 
 
-def _unpacked(header: Mapping[str, Any], variables: list[_Variable], arrays: Arrays) -> Ticket:
-    """The ticket of a checked header and its arrays."""
+def _unpacked(header: Mapping[str, Any], variables: list[_Variable], arrays: Arrays) -> Contents:
+    """What a checked header and its arrays tell of."""
     if strange := arrays.keys() - set(_places(variables, header["trained"])):
         raise ValueError(f"it has an array {min(strange)[:80]!r} too many")
     masks: Arrays = {}
@@ -281,7 +293,7 @@ def _unpacked(header: Mapping[str, Any], variables: list[_Variable], arrays: Arr
             final[name] = _read(_widened(arrays[f"final/{i}"], variable.dtype), held, mask, variable)
     if masks_lib.density(masks) != header["density"]:
         raise ValueError("its masks are not of the density in its header")
-    return Ticket(masks, initial, final, header["level"], header["metrics"], header["found"])
+    return Contents(masks, initial, final, header["level"], header["metrics"], header["found"])
 
 
 def _places(variables: list[_Variable], trained: bool) -> Iterator[str]:

@@ -7,10 +7,10 @@ import dataclasses
 import keras
 import numpy as np
 
-from tf_lottery.container import digest
-from tf_lottery.errors import LotteryError, TicketError
-from tf_lottery.ticket import Recipe
-from tf_lottery.weights import Kernel, by_path, owning_layers, value_of
+from tf_lottery.base.container import digest
+from tf_lottery.base.errors import LotteryError, TicketError
+from tf_lottery.masking.weights import Kernel, by_path, owning_layers, value_of
+from tf_lottery.tickets.values import Recipe
 
 
 def draw(kernel: Kernel, seed: int) -> np.ndarray:
@@ -69,6 +69,14 @@ def regenerate(recipe: Recipe, path: str) -> np.ndarray:
             f"Expected the values of {path!r} that the ticket was made with, but its recipe draws others with Keras {keras.__version__}."
         )
     return values
+
+
+def whole(value: np.ndarray | Recipe, path: str, mask: np.ndarray | None) -> np.ndarray:
+    """A value as an array: that of a recipe is drawn, with zeros where a mask prunes."""
+    if not isinstance(value, Recipe):
+        return value
+    values = regenerate(value, path)
+    return values if mask is None else np.where(mask, values, 0).astype(values.dtype)
 
 
 def _grown(recipe: Recipe) -> np.ndarray:

@@ -1,6 +1,6 @@
 """A ticket is data, not a model: masks, the weights to start from, and how they were found.
 
-NumPy only: a ticket can be read, compared and sent where no TensorFlow is installed; its file is that of `ticket_file`.
+NumPy only: a ticket can be read, compared and sent where no TensorFlow is installed; its file is that of `file`.
 """
 
 from __future__ import annotations
@@ -9,47 +9,17 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from tf_lottery import masks as masks_lib
-from tf_lottery.container import digest
-from tf_lottery.errors import TicketError
-from tf_lottery.masks import Arrays
-
-MAX_WEIGHTS = 2**28  # of a ticket from a file, if its reader does not allow more
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Start values that are not stored but drawn again: those of an initializer with its seed, and what was done to them.
-
-        values = initializer(shape, dtype);  values = sign(values) if signed;  values = values * scale
-
-    Attributes:
-      initializer: `class_name`, one of `keras.initializers`, and `config`, its arguments with the seed.
-      shape: The variable's shape.
-      dtype: Its dtype.
-      digest: SHA-256 of the values' bytes, in hexadecimal: regenerating is checked against it.
-      signed: Whether only the signs of the drawn values count.
-      scale: The factor at the end; with `signed` the constant of signed constants.
-    """
-
-    initializer: Mapping[str, Any]
-    shape: tuple[int, ...]
-    dtype: str
-    digest: str
-    signed: bool = False
-    scale: float = 1.0
-
-    def __post_init__(self):
-        object.__setattr__(self, "shape", tuple(self.shape))
-
-
-def arrays(values: Mapping[str, np.ndarray | Recipe] | None) -> Arrays:
-    """A ticket's values for a type checker, where it is known that they are there and that none is a recipe."""
-    return cast(Arrays, values)
+from tf_lottery.base.container import digest
+from tf_lottery.base.errors import TicketError
+from tf_lottery.rules import masks as masks_lib
+from tf_lottery.rules.masks import Arrays
+from tf_lottery.tickets import file
+from tf_lottery.tickets.file import MAX_WEIGHTS
+from tf_lottery.tickets.values import Recipe, arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,9 +88,38 @@ class Ticket:
         Raises:
           TicketError: If the ticket does not fit the model, or has no trained weights and they are asked for.
         """
-        from tf_lottery import state  # the one place where arrays meet Keras: only when a model is handed in
+        from tf_lottery.masking import state  # here and below arrays meet Keras: only when a model is handed in
 
-        return state.apply_ticket(self, model, weights)
+        state.check_keras_3(model)
+        if weights not in ("initial", "final"):
+            raise TicketError(f"Expected weights='initial' or 'final', but received {weights!r}.")
+        if getattr(self, weights) is None:
+            raise TicketError("Expected a trained ticket for weights='final', but this one has no trained weights.")
+        # starting weights that are not asked for need not be drawn
+        asked = self if weights == "initial" else dataclasses.replace(self, initial=arrays(self.final))
+        fitting = asked.in_paths_of(model)
+        return state.put(model, fitting.masks, arrays(fitting.initial))
+
+    def in_paths_of(self, model) -> Ticket:
+        """The same ticket under the model's variable paths; recipes are drawn.
+
+        Raises:
+          TicketError: If the model does not have the ticket's variables, by name or by order and shape, or a recipe does not
+            give the values it was made of.
+        """
+        from tf_lottery.masking import state
+        from tf_lottery.tickets import recipes
+
+        shapes = {name: value.shape for name, value in self.initial.items()}
+        path_of = {name: path for path, name in state.matched(model, shapes).items()}
+        values: Mapping[str, Any] | None
+        renamed: list[Any] = []
+        for values in (self.masks, self.initial, self.final):
+            drawn = values and {path_of[n]: recipes.whole(v, n, self.masks.get(n)) for n, v in values.items()}
+            renamed.append(drawn)
+        masks, initial, final = renamed
+        own = {digest(initial[path_of[n]]): v for n, v in self.initial.items() if isinstance(v, Recipe)}
+        return dataclasses.replace(self, masks=masks, initial=initial, final=final, recipes={**self.recipes, **own})
 
     def recipe(self, name: str) -> Recipe | None:
         """How to draw a variable's start values, where that is known: of a masked kernel those of the kept weights.
@@ -161,9 +160,8 @@ class Ticket:
         Raises:
           TicketError: If a trained weight is too large for the precision, or weights are of a type that the file does not know.
         """
-        from tf_lottery import ticket_file
-
-        ticket_file.save(self, path, final)
+        values = {name: self.recipe(name) or value for name, value in self.initial.items()}
+        file.save(file.Contents(self.masks, values, self.final, self.level, self.metrics, self.found), path, final)
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, max_weights: int = MAX_WEIGHTS) -> Ticket:
@@ -177,6 +175,4 @@ class Ticket:
           FileNotFoundError: If there is no such file.
           TicketError: If it is not a ticket, not a whole one, or one of more weights.
         """
-        from tf_lottery import ticket_file
-
-        return ticket_file.load(path, max_weights)
+        return cls(*file.load(path, max_weights))

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from tf_lottery import container, guard
-from tf_lottery.errors import TicketError
+from tf_lottery.base import container, guard
+from tf_lottery.base.errors import TicketError
 
 FORMAT = "tf_lottery.checkpoint/1"
 EVERY = 60.0  # seconds

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery.errors import DataError, LotteryError
-from tf_lottery.layers import Masked
+from tf_lottery.base.errors import DataError, LotteryError
+from tf_lottery.masking.layers import Masked
 
 Examples = tuple[np.ndarray, np.ndarray]  # inputs and targets
 

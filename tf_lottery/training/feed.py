@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery.distribution import Replicas
-from tf_lottery.examples import BatchOrder, Examples
-from tf_lottery.loop import EVAL_BATCH
+from tf_lottery.masking.distribution import Replicas
+from tf_lottery.training.examples import BatchOrder, Examples
+from tf_lottery.training.loop import EVAL_BATCH
 
 
 class Feed:

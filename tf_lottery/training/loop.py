@@ -8,11 +8,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery.distribution import Replicas, sums_no_gradients
-from tf_lottery.errors import LotteryError
-from tf_lottery.layers import gradient_masks
-from tf_lottery.precision import loss_scaling
-from tf_lottery.weights import fresh_optimizer, sublayers, value_of
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking.distribution import Replicas, sums_no_gradients
+from tf_lottery.masking.layers import gradient_masks
+from tf_lottery.masking.precision import loss_scaling
+from tf_lottery.masking.weights import fresh_optimizer, sublayers, value_of
 
 EVAL_BATCH = 1_000
 

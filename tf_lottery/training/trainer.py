@@ -16,15 +16,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery.checkpoint import EVERY, Checkpoint, Progress, described, fingerprint, sample_of
-from tf_lottery.distribution import Replicas
-from tf_lottery.errors import DataError, LotteryError, NonFiniteLossError
-from tf_lottery.examples import Examples, check_labels, check_metric, check_shapes, check_values, checked_set
-from tf_lottery.feed import Feed
-from tf_lottery.gradients import Probe
-from tf_lottery.layers import gradient_masks
-from tf_lottery.loop import Evaluation, Loop, accuracy_for
-from tf_lottery.weights import sublayers, value_of
+from tf_lottery.base.errors import DataError, LotteryError, NonFiniteLossError
+from tf_lottery.masking.distribution import Replicas
+from tf_lottery.masking.gradients import Probe
+from tf_lottery.masking.layers import gradient_masks
+from tf_lottery.masking.weights import sublayers, value_of
+from tf_lottery.training.checkpoint import EVERY, Checkpoint, Progress, described, fingerprint, sample_of
+from tf_lottery.training.examples import Examples, check_labels, check_metric, check_shapes, check_values, checked_set
+from tf_lottery.training.feed import Feed
+from tf_lottery.training.loop import Evaluation, Loop, accuracy_for
 
 PROBE = 128  # examples: the batch of SNIP (Lee et al., 2019) for CIFAR; for MNIST it has 100
 

@@ -1,108 +1,19 @@
 """Many tasks at once: replicates, branches and sweeps in processes on this machine, or on a Ray cluster.
 
-A task is work that a process of its own can do, and go on with where it was interrupted: one replicate of a run. Tasks
-write into the same folder as one process alone would, and find the same, bit for bit, as one with as many threads; see
+Tasks write into the same folder as one process alone would, and find the same, bit for bit, as one with as many threads; see
 `docs/scale.md`. No TensorFlow is loaded here.
 """
 
 from __future__ import annotations
 
 import functools
-import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
-import numpy as np
-
-from tf_lottery.errors import LotteryError
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.runs.executor.task import Display, Event, Queue, Task, do
 
 EXECUTORS = ("local", "ray")
-Event = tuple  # (the name of a method of the display, its arguments but for the task)
-
-
-@dataclass(frozen=True)
-class Task:
-    """One replicate of a run.
-
-    Attributes:
-      name: What it is called in messages; no two have the same.
-      work: `work(experiment, folder, display)` does it; a function that can be pickled, as a `functools.partial` of one of a
-        module. `experiment` is the module of that name, which loads TensorFlow.
-      run: The folder that it writes, in the folder of all runs.
-      replicate: Which one; None for all of them.
-      left: (replicate, level) of what it has to train.
-      steps: Training steps of each.
-      after: The names of tasks that must be finished before it begins.
-      reads: The run that it reads beside its own, for a branch that of its search.
-    """
-
-    name: str
-    work: Callable
-    run: str
-    replicate: int | None
-    left: tuple[tuple[int, int], ...]
-    steps: int
-    after: frozenset[str] = frozenset()
-    reads: str | None = None
-
-
-class Display(Protocol):
-    """What is told about the progress of tasks; the methods are those of `experiment.Display`, with the task first."""
-
-    def begin(self, task: Task, replicate: int, level: int, density: float | None) -> None: ...
-
-    def advance(self, task: Task, steps: int, reached: int) -> None: ...
-
-    def done(self, task: Task, row: dict[str, Any]) -> None: ...
-
-    def tell(self, task: Task, sentence: str) -> None: ...
-
-
-class TaskError(LotteryError):
-    """A task whose process was ended from outside, or that was not begun because another one failed."""
-
-
-class Relay:
-    """The display of a task that runs elsewhere: sends what it is told as events."""
-
-    def __init__(self, send: Callable[[Event], None]):
-        self.send = send
-
-    def begin(self, replicate: int, level: int, density: float | None) -> Sequence:
-        self.send(("begin", replicate, level, density))
-        return [
-            steps_callback(lambda steps, reached: self.send(("advance", steps, reached)), self.tell, replicate, level)
-        ]
-
-    def done(self, row) -> None:
-        self.send(("done", dict(row)))
-
-    def tell(self, sentence: str) -> None:
-        self.send(("tell", sentence))
-
-
-def steps_callback(advance: Callable[[int, int], None], tell: Callable[[str], None], replicate: int, level: int) -> Any:
-    """A Keras callback that says how far a level is: `advance(steps, reached)`; and that it was not begun anew, if so."""
-    import keras
-
-    class Steps(keras.callbacks.Callback):
-        last = 0
-
-        def on_train_batch_end(self, batch, logs=None):
-            advance(batch + 1 - self.last, batch + 1)
-            self.last = batch + 1
-
-        def saved(self):
-            return {"step": np.asarray(self.last)}
-
-        def resume(self, values):
-            self.last = int(values["step"])
-            advance(self.last, self.last)
-            tell(f"replicate {replicate}, level {level} goes on from step {self.last:,}.")
-
-    return Steps()
 
 
 def run(
@@ -140,43 +51,16 @@ def run(
         raise LotteryError(f"Expected executor to be one of {', '.join(EXECUTORS)}, but received {executor!r}.")
     queue = Queue(tasks)
     if executor == "ray":
-        from tf_lottery import on_ray
+        from tf_lottery.runs.executor import ray
 
-        on_ray.work(queue, folder, display, workers, address, plugins)
+        ray.work(queue, folder, display, workers, address, plugins)
     elif workers == 1:
         _here(queue, folder, display)
     else:
-        from tf_lottery import on_processes
+        from tf_lottery.runs.executor import processes
 
-        on_processes.work(queue, folder, display, workers, plugins)
+        processes.work(queue, folder, display, workers, plugins)
     return queue.failed
-
-
-class Queue:
-    """Which tasks can begin, and which failed."""
-
-    def __init__(self, tasks: Iterable[Task]):
-        self.waiting = list(tasks)
-        self.unfinished = {task.name for task in self.waiting}
-        self.failed: dict[str, Exception] = {}
-
-    def next(self) -> Task | None:
-        """A task whose time has come; None if there is none now."""
-        for task in list(self.waiting):
-            if lost := task.after & self.failed.keys():
-                self.waiting.remove(task)
-                self.fail(task, TaskError(f"{task.name} was not begun, because {min(lost)} is not finished."))
-            elif not task.after & self.unfinished:
-                self.waiting.remove(task)
-                return task
-        return None
-
-    def finish(self, task: Task) -> None:
-        self.unfinished.discard(task.name)
-
-    def fail(self, task: Task, error: Exception) -> None:
-        self.unfinished.discard(task.name)
-        self.failed[task.name] = error
 
 
 def _here(queue: Queue, folder: Path, display: Display) -> None:
@@ -191,41 +75,3 @@ def _here(queue: Queue, folder: Path, display: Display) -> None:
 
 def _tell(display: Display, task: Task, event: Event) -> None:
     getattr(display, event[0])(task, *event[1:])
-
-
-def do(task: Task, folder: Path, send: Callable[[Event], None]) -> None:
-    """Does a task in this process; what its display is told is sent as events."""
-    from tf_lottery.quiet import native_stderr_off
-
-    with native_stderr_off():
-        from tf_lottery import experiment
-    task.work(experiment, folder, Relay(send))
-
-
-def begin(threads: int, plugins: Sequence[str], index: int = 0) -> None:
-    """Readies a fresh process for tasks: its share of the processors, a GPU of its own if there are several, plugins.
-
-    Args:
-      threads: How many threads TensorFlow may use for one operation.
-      plugins: What to import.
-      index: The number of the process among those of this machine.
-    """
-    from tf_lottery.quiet import native_stderr_off
-    from tf_lottery.registry import import_plugin
-
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with native_stderr_off():
-        import tensorflow as tf
-
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
-        if gpus := tf.config.list_physical_devices("GPU"):
-            tf.config.set_visible_devices(own := gpus[index % len(gpus)], "GPU")
-            tf.config.experimental.set_memory_growth(own, True)  # several processes may share it
-    for plugin in plugins:
-        import_plugin(plugin)
-
-
-def threads_each(workers: int) -> int:
-    """The threads of each of so many processes, which together keep the processors of this machine busy."""
-    return max(1, len(os.sched_getaffinity(0)) // workers)

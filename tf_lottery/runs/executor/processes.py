@@ -15,13 +15,13 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from tf_lottery import executor
-from tf_lottery.errors import LotteryError
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.runs.executor.task import Display, Queue, Task, TaskError, begin, do, threads_each
 
 PATIENCE = 10.0  # seconds that a process has to end in when it is told to
 
 
-def work(queue: executor.Queue, folder: Path, display: executor.Display, workers: int, plugins: Sequence[str]) -> None:
+def work(queue: Queue, folder: Path, display: Display, workers: int, plugins: Sequence[str]) -> None:
     """Does the tasks, at most `workers` at once. The arguments are those of `executor.run`."""
     _Pool(folder, workers, plugins).work(queue, display)
 
@@ -29,11 +29,11 @@ def work(queue: executor.Queue, folder: Path, display: executor.Display, workers
 class _Pool:
     def __init__(self, folder: Path, workers: int, plugins: Sequence[str]):
         self.folder, self.workers, self.plugins = folder, workers, tuple(plugins)
-        self.threads = executor.threads_each(workers)
+        self.threads = threads_each(workers)
         self.idle: list[_Worker] = []
-        self.busy: dict[Connection, tuple[_Worker, executor.Task]] = {}
+        self.busy: dict[Connection, tuple[_Worker, Task]] = {}
 
-    def work(self, queue: executor.Queue, display: executor.Display) -> None:
+    def work(self, queue: Queue, display: Display) -> None:
         try:
             while True:
                 while len(self.busy) < self.workers and (task := queue.next()):
@@ -54,7 +54,7 @@ class _Pool:
         index = next(i for i in range(self.workers) if i not in used)
         return _Worker(index, self.threads, self.folder, self.plugins)
 
-    def _hear(self, pipe: Any, queue: executor.Queue, display: executor.Display) -> None:
+    def _hear(self, pipe: Any, queue: Queue, display: Display) -> None:
         worker, task = self.busy[pipe]
         try:
             name, *rest = pipe.recv()
@@ -69,7 +69,7 @@ class _Pool:
             )
             queue.fail(
                 task,
-                executor.TaskError(f"{task.name} is not finished, because {ended}; the same command goes on with it."),
+                TaskError(f"{task.name} is not finished, because {ended}; the same command goes on with it."),
             )
             return
         if name not in ("finished", "failed"):
@@ -133,9 +133,9 @@ def _serve(pipe: Connection, index: int, threads: int, folder: Path, plugins: tu
             task = pipe.recv()
             try:
                 if not begun:
-                    executor.begin(threads, plugins, index)
+                    begin(threads, plugins, index)
                     begun = True
-                executor.do(task, folder, pipe.send)
+                do(task, folder, pipe.send)
             except (BrokenPipeError, ConnectionResetError):
                 return
             except (LotteryError, OSError) as error:

@@ -17,20 +17,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tf_lottery import executor
-from tf_lottery.errors import LotteryError
-from tf_lottery.executor import Event, Task, TaskError
-from tf_lottery.files import whole_file
-from tf_lottery.results import Run
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.files import whole_file
+from tf_lottery.runs.executor.task import Display, Event, Queue, Task, TaskError, begin, do
+from tf_lottery.runs.results import Run
 
 PATIENCE = 10.0  # seconds for a cluster to answer
 Files = Mapping[str, bytes]  # by their path in the folder of all runs
 
 
 def work(
-    tasks: executor.Queue,
+    tasks: Queue,
     folder: Path,
-    display: executor.Display,
+    display: Display,
     workers: int,
     address: str | None,
     plugins: Sequence[str],
@@ -150,7 +149,7 @@ def _version(path: Path) -> tuple[int, ...]:
 
 def _stream(task: Task, files: Files, threads: int, plugins: tuple[str, ...]) -> Iterator[tuple[Event, Files]]:
     """What runs on the cluster: yields events, each with the files that are new since the last one."""
-    executor.begin(threads, plugins)
+    begin(threads, plugins)
     events: queue.Queue = queue.Queue()
     with tempfile.TemporaryDirectory() as name:
         folder, seen = Path(name), {}
@@ -159,9 +158,9 @@ def _stream(task: Task, files: Files, threads: int, plugins: tuple[str, ...]) ->
             (folder / path).write_bytes(content)
             seen[path] = _version(folder / path)
 
-        def do() -> None:
+        def work_on() -> None:
             try:
-                executor.do(task, folder, events.put)
+                do(task, folder, events.put)
             except (LotteryError, OSError) as error:
                 events.put(("failed", error))
             except Exception as error:
@@ -169,7 +168,7 @@ def _stream(task: Task, files: Files, threads: int, plugins: tuple[str, ...]) ->
             else:
                 events.put(("finished",))
 
-        threading.Thread(target=do, daemon=True).start()
+        threading.Thread(target=work_on, daemon=True).start()
         while True:
             event = events.get()
             new = {}

@@ -4,9 +4,9 @@ All of them go by `optimizer.iterations`, the number of updates: so they are rig
 accumulation and steps that loss scaling skips, and act between batches, so that nothing of them is in the compiled step.
 """
 
-from tf_lottery.callbacks.level_summaries import LevelSummaries
-from tf_lottery.callbacks.lottery_ticket import LotteryTicket
-from tf_lottery.callbacks.prune_by_schedule import PruneBySchedule
-from tf_lottery.callbacks.pruning_summaries import PruningSummaries
+from tf_lottery.search.callbacks.level_summaries import LevelSummaries
+from tf_lottery.search.callbacks.lottery_ticket import LotteryTicket
+from tf_lottery.search.callbacks.prune_by_schedule import PruneBySchedule
+from tf_lottery.search.callbacks.pruning_summaries import PruningSummaries
 
 __all__ = ["LevelSummaries", "LotteryTicket", "PruneBySchedule", "PruningSummaries"]

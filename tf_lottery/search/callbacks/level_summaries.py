@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_lottery import state, weights
-from tf_lottery.callbacks.pruning_summaries import write_masks
+from tf_lottery.masking import state, weights
+from tf_lottery.search.callbacks.pruning_summaries import write_masks
 
 
 class LevelSummaries(keras.callbacks.Callback):

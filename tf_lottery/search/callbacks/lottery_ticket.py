@@ -11,15 +11,18 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_lottery import gradients, recipes, state, treatments, weights
-from tf_lottery.callbacks.clock import Clock, updates
-from tf_lottery.errors import LotteryError
-from tf_lottery.gradients import Probe
-from tf_lottery.layers import MaskedModel, settle
-from tf_lottery.masks import CHANNEL_SCOPES
-from tf_lottery.rounds import Rounds, names, numbers
-from tf_lottery.ticket import Ticket, arrays
-from tf_lottery.weights import Fraction
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import gradients, state, weights
+from tf_lottery.masking.gradients import Probe
+from tf_lottery.masking.layers import MaskedModel, settle
+from tf_lottery.masking.weights import Fraction
+from tf_lottery.rules import treatments
+from tf_lottery.rules.masks import CHANNEL_SCOPES
+from tf_lottery.search.callbacks.clock import Clock, updates
+from tf_lottery.search.rounds import Rounds, names, numbers
+from tf_lottery.tickets import recipes
+from tf_lottery.tickets.ticket import Ticket
+from tf_lottery.tickets.values import arrays
 
 
 class LotteryTicket(keras.callbacks.Callback):
@@ -242,7 +245,7 @@ class LotteryTicket(keras.callbacks.Callback):
         if not (files := self._files()):
             self._begin(Ticket(state.get_masks(self.model), state.get_values(self.model), found=self._found))
             return
-        tickets = [state.in_paths_of(self.model, Ticket.load(file)) for file in files]
+        tickets = [Ticket.load(file).in_paths_of(self.model) for file in files]
         for file, ticket in zip(files, tickets):
             if dict(ticket.found) != self._found:
                 raise LotteryError(

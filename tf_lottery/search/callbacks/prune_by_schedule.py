@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
-from tf_lottery import criteria, state, weights
-from tf_lottery import masks as masks_lib
-from tf_lottery.callbacks.clock import Clock, due, updates
-from tf_lottery.errors import LotteryError
-from tf_lottery.layers import settle_all
-from tf_lottery.pruning import Distribution, Pruner
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import state, weights
+from tf_lottery.masking.layers import settle_all
+from tf_lottery.rules import criteria
+from tf_lottery.rules import masks as masks_lib
+from tf_lottery.search.callbacks.clock import Clock, due, updates
+from tf_lottery.search.pruning import Distribution, Pruner
 
 
 class PruneBySchedule(keras.callbacks.Callback):

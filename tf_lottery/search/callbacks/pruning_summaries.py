@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery import masks as masks_lib
-from tf_lottery import state, weights
-from tf_lottery.errors import LotteryError
-from tf_lottery.patterns import pool
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import state, weights
+from tf_lottery.rules import masks as masks_lib
+from tf_lottery.rules.patterns import pool
 
 
 class PruningSummaries(keras.callbacks.Callback):
