@@ -114,7 +114,7 @@ def main(argv: list[str]) -> None:
     folder = free(target.output or Path("exported") / name, target.overwrite, marker="report.json")
     bought = None
     if target.compact:
-        from tf_lottery import compact
+        from tf_lottery.compaction import compact
 
         model, bought = compact(model, calibration=data.typical if target.calibrated else None)
     formats = _names(target.format, FORMATS)
