@@ -1,0 +1,12 @@
+"""What every room uses, and what knows nothing of pruning: errors, files that are whole, and names for functions.
+
+What stands here, and after a colon the names that other rooms take from it:
+
+    errors      what is raised, one clear sentence each: LotteryError and its kinds DataError, TicketError, FormatError,
+                ExportError, NonFiniteLossError and WorkerLostError
+    files       files and folders that appear only when they are whole: whole_file, whole_folder, free
+    guard       what keeps a folder of results sound: one process at a time, nothing damaged trusted
+    quiet       what libraries print, kept off the screen: silenced, native_stderr_off
+    registry    functions under names, the same for criteria, models and the rest: Registry, import_plugin
+    container   named arrays and a header in one file that is safe to open, under tickets and checkpoints: digest
+"""

@@ -1,1 +1,19 @@
-"""The command line: absl mains behind `tf-lottery`."""
+"""The command line: a file for each command of `tf-lottery`, with the flags that only it has, and what they share.
+
+What stands here, and after a colon the names that other rooms take from it:
+
+    main       `tf-lottery COMMAND [flags]`, the one entry
+    find       the command that searches for tickets
+    branch     the command that trains levels of a run again, for the controls
+    supermask  the command for masks of untrained weights
+    claims     the command that checks the papers
+    report     the command that draws the figures of a run
+    export     the command that ships a model
+    ticket     the command that looks into ticket files, applies, compares and packs them
+    flags      absl flags from dataclasses, those of `runs.settings` and those of the commands
+    training   what commands that train share: where they work, and what they tell
+    tasks      several tasks of a command at once, and sweeps over settings
+    dry_run    what `--dry_run` prints: how much is left to do
+    display    progress bars, plain lines, closing tables
+    board      what `--tensorboard` writes
+"""

@@ -1,5 +1,13 @@
 """Compaction: what a mask has made dead is removed, so that a pruned network gets smaller and faster on every device.
 
+What stands here, and after a colon the names that other rooms take from it:
+
+    graph     a model as a flat list of calls, and the same calls made again
+    rules     what is known of a kind of layer: which units are constant, which it needs, how it shrinks
+    kernels   the rules for Dense and convolutions
+    unitwise  the rules for layers without kernels
+    report    what compaction bought
+
 A unit or channel is dead if none of its outgoing connections is left. It is constant if no varying input is left to it; its
 constant, seen through activations, batch normalisation and pooling, moves into the biases of what follows. Both are removed
 exactly: the weights that stay are copied, and biases change. One pass forward for the constants and one backward for what

@@ -1,4 +1,14 @@
-"""Out of the door: plain models without masks, as `.keras`, SavedModel and TFLite, and an account of what pruning bought.
+"""Models out of the door: the formats they leave in (`.keras`, SavedModel, TFLite), without masks, and what pruning bought.
+
+What stands here, and after a colon the names that other rooms take from it:
+
+    formats     `.keras` files and SavedModels, and the plain model that goes into them: check_model, uncompiled_copy
+    variants    the variants of TFLite: how each is converted, and how far it may differ: Converter
+    comparison  files that are loaded, run and compared before they count
+    litert      TFLite files run by LiteRT: Loaded, latencies
+    kernels     for which layers XNNPACK has a sparse kernel
+    report      all formats of a model side by side
+    remarks     what nobody should miss in the accuracies
 
 - `keras_file`, `saved_model`: for servers and for those who train on; they need no tf_lottery to load.
 - `tflite`: for phones, in the `VARIANTS`. A file counts only once LiteRT ran it and it agreed with the Keras model.

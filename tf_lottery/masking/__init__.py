@@ -1,0 +1,16 @@
+"""A Keras model under masks: which of its weights can be pruned, the layers that mask them, and what can be read off it.
+
+What stands here, and after a colon the names that other rooms take from it:
+
+    weights       which variables are prunable, their names and rates: Kernel, Prunable, Fraction, by_path, fresh_optimizer,
+                  owning_layers, sublayers, value_of
+    layers        the wrapper, put on and taken off: Masked, MaskedLayer, MaskedModel, wrap, strip, settle, settle_all,
+                  gradient_masks
+    learned       masks that are trained while the weights stay: Learned, wrap
+    state         masks, values and the optimizer's state of a wrapped model, read and set
+    gradients     what criteria that choose before training measure of a model: Probe
+    health        kernels that no signal passes, dead networks, exploded losses: Connections
+    policies      which layers to prune for a purpose: PruneForLatencyOnXNNPack
+    precision     mixed precision, and losses scaled for float16: loss_scaling
+    distribution  one model on several devices or machines: Replicas, sums_no_gradients
+"""

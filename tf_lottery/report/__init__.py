@@ -1,4 +1,16 @@
-"""Figures, a table and a page about a run, drawn from its result files alone. TensorFlow is loaded only to draw recipes."""
+"""Figures, a table and a page about a run, drawn from its result files alone. TensorFlow is loaded only to draw recipes.
+
+What stands here, and after a colon the names that other rooms take from it:
+
+    measured   figures of what was measured in training: accuracy and early stop against density, and curves
+    untrained  figures of untrained networks: masks that were learned, and masks by rule
+    masks      figures of masks: where connections are kept, how alike replicates are
+    weights    figures of weights: initial against final, and the initial weights that survive
+    census     what the masks of a run are like, counted for the figures
+    style      how figures look, and what one is
+    table      the table, in Markdown and in HTML
+    page       the page that holds them all
+"""
 
 from __future__ import annotations
 

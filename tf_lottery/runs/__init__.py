@@ -1,0 +1,13 @@
+"""Experiments in folders: their settings, which are the flags of the commands; how they are run; and the tables they leave.
+
+What stands here, and after a colon the names that other rooms take from it:
+
+    settings    dataclasses whose fields become flags: Problem, Settings, BranchSettings, SupermaskSettings, setting
+    problem     the model, the data and the trainer that settings name
+    experiment  a search, its branches or learned supermasks, with replicates, and on from where they stopped
+    by_rule     untrained networks of a finished run, under the masks of criteria
+    results     where the files of a run lie, read and written: Run
+    tables      the columns of its tables
+    outcome     what the tables say over all replicates: LevelStatistics, Statistic, by_level, best_by_rule, verdict
+    executor    many tasks at once
+"""

@@ -1,0 +1,12 @@
+"""The roads to a ticket: what prunes when, and what happens between two trainings, as a search of its own or inside `fit`.
+
+What stands here, and after a colon the names that other rooms take from it:
+
+    find       the search over levels, and a level trained again
+    rounds     what one round does between two trainings: whom it prunes, what the next level starts from
+    pruning    to a density, all at once or bit by bit
+    supermask  masks that make untrained weights perform, by rule or learned
+    schedules  rounds as a schedule of TF-MOT
+    tfmot      the search inside TF-MOT, for models of tf_keras
+    callbacks  the roads that run inside Keras `fit`, and what TensorBoard is told: LevelSummaries
+"""

@@ -1,0 +1,10 @@
+"""One training of one model, fast: its batches, its compiled steps, its measurements, and what a killed one goes on from.
+
+What stands here, and after a colon the names that other rooms take from it:
+
+    trainer     the call with all of it, and the learning rate of the papers: Trainer, WarmUpThenDrop
+    loop        the steps and measurements that are compiled: accuracy_for
+    feed        how the examples reach the devices
+    examples    in which order they come, and whether they fit the model: check_metric
+    checkpoint  how far a training had come, in a file
+"""

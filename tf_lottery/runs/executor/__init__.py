@@ -1,7 +1,9 @@
 """Many tasks at once, in processes of this machine or on a Ray cluster.
 
-task        a task, the queue it waits in, how one is done, and who is told: Task, Queue, Event, Display, Relay
-processes   one process of this machine for each worker
-ray         the machines of a Ray cluster
-executor    the one call, `run`, that chooses among them
+What stands here, and after a colon the names that other rooms take from it:
+
+    task        a task, the queue it waits in, how one is done, and who is told: Task, steps_callback
+    processes   one process of this machine for each worker
+    ray         the machines of a Ray cluster
+    executor    the one call that chooses among them
 """

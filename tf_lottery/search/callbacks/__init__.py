@@ -1,5 +1,13 @@
 """Keras callbacks for a wrapped model: the whole lottery-ticket search, gradual pruning, and what TensorBoard is told.
 
+What stands here, and after a colon the names that other rooms take from it:
+
+    lottery_ticket     the whole search in one `fit`
+    prune_by_schedule  gradual pruning
+    pruning_summaries  what TensorBoard is told of the masks
+    level_summaries    what TensorBoard is told of a level that a `Trainer` trains
+    clock              the optimizer's step, and what is due at which
+
 All of them go by `optimizer.iterations`, the number of updates: so they are right with `steps_per_execution`, gradient
 accumulation and steps that loss scaling skips, and act between batches, so that nothing of them is in the compiled step.
 """
