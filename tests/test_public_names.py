@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,21 +13,28 @@ LIST = Path(__file__).parent / "public_names.txt"
 MODULES = [name for name in tfl.__all__ if inspect.ismodule(getattr(tfl, name))]
 
 
-def public(module) -> dict[str, object]:
-    """The functions and classes that a module of the library makes, or that its `__all__` lists."""
+def public(name: str) -> dict[str, object]:
+    """The functions and classes that a public module of the library makes, or that its `__all__` lists."""
+    module = importlib.import_module(f"tf_lottery.{name}")
     names = getattr(module, "__all__", None) or [
-        name
-        for name, value in vars(module).items()
-        if name[0] != "_" and callable(value) and getattr(value, "__module__", "").startswith(module.__name__)
+        each
+        for each, value in vars(module).items()
+        if each[0] != "_" and callable(value) and getattr(value, "__module__", "").startswith(module.__name__)
     ]
-    return {f"{module.__name__}.{name}": getattr(module, name) for name in names}
+    return {f"tf_lottery.{name}.{each}": getattr(module, each) for each in names}
 
 
 def names() -> dict[str, object]:
     found = {f"tf_lottery.{name}": getattr(tfl, name) for name in tfl.__all__ if name not in MODULES}
     for name in MODULES:
-        found |= public(importlib.import_module(f"tf_lottery.{name}"))
+        found |= public(name)
     return found
+
+
+def home(name: str, value) -> str:
+    """The file in its room in which something is written; of a plain value the one that its public module stands in."""
+    module = getattr(value, "__module__", None) or importlib.import_module(name.rpartition(".")[0]).__name__
+    return str(Path(sys.modules[module].__file__).relative_to(Path(tfl.__file__).parent))
 
 
 def signature(value) -> str:
@@ -44,8 +52,8 @@ def _bare(argument: inspect.Parameter) -> inspect.Parameter:
 
 
 def test_public_names_are_those_that_are_promised():
-    """A name or argument that is new is added to the list; one that goes is deprecated first, see CONTRIBUTING.md."""
-    now = sorted(f"{name}({signature(value)})" for name, value in names().items())
+    """With their arguments and their homes. What is new is added to the list; what goes is deprecated first, see CONTRIBUTING.md."""
+    now = sorted(f"{name}({signature(value)}) -> {home(name, value)}" for name, value in names().items())
     assert now == LIST.read_text().splitlines()
 
 
