@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from tf_lottery.search.pruning import prune
     from tf_lottery.search.schedules import LotterySchedule
     from tf_lottery.tickets.ticket import Ticket
-    from tf_lottery.training.trainer import Trainer, WarmUpThenDrop
+    from tf_lottery.training.learning_rates import WarmUpThenDrop
+    from tf_lottery.training.trainer import Trainer
 
 __version__ = "0.1.0"
 
@@ -38,7 +39,7 @@ _HOMES = {
     "Ticket": "tickets.ticket",
     "TicketError": "base.errors",
     "Trainer": "training.trainer",
-    "WarmUpThenDrop": "training.trainer",
+    "WarmUpThenDrop": "training.learning_rates",
     "compact": "compaction",
     "find_ticket": "search.find",
     "get_masks": "masking.state",
@@ -94,7 +95,7 @@ def _register() -> None:
     """
     keras = sys.modules.get("keras")
     if keras is not None and keras.config.backend() == "tensorflow":
-        for module in ("masking.layers", "masking.learned", "training.trainer"):
+        for module in ("masking.layers", "masking.learned", "training.learning_rates"):
             import_module(f"{__name__}.{module}")
 
 

@@ -5,6 +5,7 @@ What stands here, and after a colon the names that other rooms take from it:
     settings    dataclasses whose fields become flags: Problem, Settings, BranchSettings, SupermaskSettings, setting
     problem     the model, the data and the trainer that settings name
     experiment  a search, its branches or learned supermasks, with replicates, and on from where they stopped
+    levels      what experiments share: which levels are missing, how one is trained, watched and written
     by_rule     untrained networks of a finished run, under the masks of criteria
     results     where the files of a run lie, read and written: Run
     tables      the columns of its tables

@@ -16,7 +16,8 @@ from tf_lottery.problems import contracts, data, models
 from tf_lottery.runs.settings import Problem, SupermaskSettings
 from tf_lottery.tickets.ticket import Ticket
 from tf_lottery.training import loop
-from tf_lottery.training.trainer import Trainer, WarmUpThenDrop
+from tf_lottery.training.learning_rates import WarmUpThenDrop
+from tf_lottery.training.trainer import Trainer
 
 MOST_INPUTS = 2**24  # numbers in an input times classes: a bound on what a stranger's ticket may ask for
 

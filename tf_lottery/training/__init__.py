@@ -2,9 +2,10 @@
 
 What stands here, and after a colon the names that other rooms take from it:
 
-    trainer     the call with all of it, and the learning rate of the papers: Trainer, WarmUpThenDrop
-    loop        the steps and measurements that are compiled: accuracy_for
-    feed        how the examples reach the devices
-    examples    in which order they come, and whether they fit the model: check_metric
-    checkpoint  how far a training had come, in a file
+    trainer         the call with all of it: Trainer
+    loop            the steps and measurements that are compiled: accuracy_for
+    feed            how the examples reach the devices
+    examples        in which order they come, and whether they fit the model: check_metric
+    learning_rates  how the learning rate changes with the step: WarmUpThenDrop
+    checkpoint      how far a training had come, in a file
 """

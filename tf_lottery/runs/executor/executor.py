@@ -35,7 +35,7 @@ def run(
       folder: The folder of all runs.
       display: Is told about progress.
       workers: How many tasks to do at once; they share the processors of this machine, or of the cluster.
-      executor: `"local"`, in processes of this machine (with one worker in this one), or `"ray"`; see `on_ray`.
+      executor: `"local"`, in processes of this machine (with one worker in this one), or `"ray"`; see `ray`.
       address: Of the Ray cluster.
       plugins: What each process imports first; see `registry.import_plugin`.
 

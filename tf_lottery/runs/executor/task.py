@@ -46,7 +46,7 @@ class Task:
 
 
 class Display(Protocol):
-    """What is told about the progress of tasks; the methods are those of `experiment.Display`, with the task first."""
+    """What is told about the progress of tasks; the methods are those of `levels.Display`, with the task first."""
 
     def begin(self, task: Task, replicate: int, level: int, density: float | None) -> None: ...
 
