@@ -12,10 +12,13 @@ from miniature import CLAIMS, WORKED, miniature
 from tf_lottery import claims
 from tf_lottery.base.errors import DataError, LotteryError
 from tf_lottery.bin import main
-from tf_lottery.claims import evidence, papers
+from tf_lottery.claims import claim as claim_lib
+from tf_lottery.claims import evidence
 from tf_lottery.claims import figures as figures_lib
 from tf_lottery.claims import page as page_lib
 from tf_lottery.claims import plan as plan_lib
+from tf_lottery.claims.papers.criteria import CRITERIA_BAD
+from tf_lottery.claims.papers.signs import TREATMENTS
 from tf_lottery.claims.plan import Branch, ByRule, Learned
 from tf_lottery.rules import criteria, treatments
 from tf_lottery.runs import experiment, problem
@@ -30,8 +33,8 @@ BEHIND = {
     "protocol/reinit": 0.4,
     "protocol/random_mask": 0.8,
     "one_shot": 0.2,
-    **dict.fromkeys(papers.TREATMENTS, 0.8),
-    **{f"{name}_same_sign": 0.1 for name in papers.TREATMENTS},
+    **dict.fromkeys(TREATMENTS, 0.8),
+    **{f"{name}_same_sign": 0.1 for name in TREATMENTS},
     "freeze_init": 0.5,
     "variant_1": -0.1,
     "variant_2": -0.2,
@@ -40,7 +43,7 @@ BEHIND = {
     "magnitude_increase": 0.1,
     "movement": 0.3,
     "large_init_large_final": 0.2,
-    **dict.fromkeys(papers.CRITERIA_BAD, 0.7),
+    **dict.fromkeys(CRITERIA_BAD, 0.7),
 }
 STEPS = {"dense": 4_000, "protocol": 2_400, "protocol/reinit": 7_000}
 MASKS = {
@@ -185,7 +188,7 @@ def test_a_claim_is_one_sentence_with_a_source_and_a_rule(name):
         claim.in_words(FULL).startswith("Holds if")
         and claim.source
         and claim.published
-        and claim.group in evidence.GROUPS
+        and claim.group in claim_lib.GROUPS
     )
 
 

@@ -23,7 +23,7 @@ from tf_lottery.bin import main as main_lib
 from tf_lottery.bin import tasks
 from tf_lottery.bin.display import LevelDisplay, print_json
 from tf_lottery.bin.flags import Flags
-from tf_lottery.claims.evidence import Result
+from tf_lottery.claims.claim import Result
 from tf_lottery.claims.plan import PLANS, Plan, plan
 from tf_lottery.runs.settings import setting
 

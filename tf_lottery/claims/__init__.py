@@ -2,17 +2,19 @@
 
 What stands here, and after a colon the names that other rooms take from it:
 
-    papers       the claims, each with its source and the rule that says when it holds
-    evidence     what a claim is, and what the result files say of it: Result
+    papers       the claims themselves, by the question they answer
+    claim        what a claim is, and the verdict on one: Result
+    evidence     what the result files say of it
     plan         the runs that each scale needs: Plan, PLANS, plan
     experiments  one of these runs
     figures      the figure of each section
+    lines        how figures draw runs against density
     page         the page of all claims
 
 No module of it loads TensorFlow.
 """
 
 from tf_lottery.claims import papers  # registers the claims
-from tf_lottery.claims.evidence import chosen, measure, of_scale, registry
+from tf_lottery.claims.claim import chosen, measure, of_scale, registry
 
 __all__ = ["chosen", "measure", "of_scale", "papers", "registry"]

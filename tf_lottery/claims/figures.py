@@ -5,57 +5,44 @@ Each function takes a plan and the folder of its runs and draws what there is of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from tf_lottery.claims.papers import CRITERIA_BAD, CRITERIA_GOOD, TREATMENTS
+from tf_lottery.claims.lines import (
+    ACCURACY,
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    STEP,
+    Line,
+    banded,
+    close_to_tickets,
+    draw_lines,
+    legend,
+    lines_of,
+    panels_of,
+    plain_steps,
+)
+from tf_lottery.claims.papers.criteria import CRITERIA_BAD, CRITERIA_GOOD
+from tf_lottery.claims.papers.signs import TREATMENTS
 from tf_lottery.claims.plan import SIGN_CRITERIA, Experiment, Plan
-from tf_lottery.report import COLOURS, STYLE, density_axis, readable_range, save
-from tf_lottery.runs.outcome import LevelStatistics, Statistic, by_level
-
-BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK = COLOURS
-GREY = "0.6"
-ACCURACY, STEP = "early_stop_test_accuracy", "early_stop_step"
-
-
-@dataclass(frozen=True)
-class Line:
-    """A run against density, and how it is drawn."""
-
-    label: str
-    levels: list[LevelStatistics]
-    colour: str
-    marker: str
-
-    @classmethod
-    def of(cls, plan: Plan, folder: Path, name: str, label: str, colour: str, marker: str) -> Line | None:
-        """The run's complete replicates; None if the plan has no such run, or it has none yet."""
-        own = next((experiment for experiment in plan.experiments if experiment.name == name), None)
-        if own is None:
-            return None
-        complete, planned = own.measured(folder), own.levels()
-        levels = by_level([row for row in own.rows(folder) if row["replicate"] in complete and row["level"] in planned])
-        if complete and len(complete) < own.replicates:
-            label += f" ({len(complete)} of {own.replicates} replicates)"
-        return cls(label, levels, colour, marker) if levels else None
-
-
-def _lines(plan: Plan, folder: Path, looks: Iterable[tuple[str, str, str, str]]) -> list[Line]:
-    """Lines of (run, label, colour, marker), those that have measured nothing left out."""
-    return [line for look in looks if (line := Line.of(plan, folder, *look))]
+from tf_lottery.report import STYLE, density_axis, save
+from tf_lottery.runs.outcome import Statistic
 
 
 def tickets(plan: Plan, folder: Path) -> Figure | None:
     """Accuracy and early stop against density: tickets, their masks with new weights, random masks."""
-    lines = _lines(
+    lines = lines_of(
         plan,
         folder,
         [
@@ -67,25 +54,25 @@ def tickets(plan: Plan, folder: Path) -> Figure | None:
     if not lines or lines[0].levels[0].level != 0:
         return None
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-    _draw(left, lines, dense=True)
-    left.set_ylim(*_close_to_tickets(lines))
-    _draw(right, lines, STEP, dense=True)
+    draw_lines(left, lines, dense=True)
+    left.set_ylim(*close_to_tickets(lines))
+    draw_lines(right, lines, STEP, dense=True)
     right.set_yscale("log")
-    _plain_steps(right, lines)
-    _legend(figure, [left], ncols=4)
+    plain_steps(right, lines)
+    legend(figure, [left], ncols=4)
     return figure
 
 
 def one_shot(plan: Plan, folder: Path) -> Figure | None:
     """Accuracy against density: iterative and one-shot pruning."""
     looks = [("large_final", "iterative", BLUE, "o"), ("one_shot", "one-shot", ORANGE, "v")]
-    lines = _lines(plan, folder, looks)
+    lines = lines_of(plan, folder, looks)
     if not lines:
         return None
     figure, axes = plt.subplots(figsize=(6.4, 4.2))
-    _draw(axes, lines, dense=True)
-    axes.set_ylim(*_close_to_tickets(lines))
-    _legend(figure, [axes], ncols=3)
+    draw_lines(axes, lines, dense=True)
+    axes.set_ylim(*close_to_tickets(lines))
+    legend(figure, [axes], ncols=3)
     return figure
 
 
@@ -101,16 +88,16 @@ def criteria(plan: Plan, folder: Path) -> Figure | None:
         ("criteria that do not", ("large_final", *CRITERIA_BAD)),
         ("criteria that look at signs", ("large_final", *SIGN_CRITERIA)),
     ]
-    drawn = [(title, lines) for title, names in panels if len(lines := _lines(plan, folder, looks(names))) > 1]
+    drawn = [(title, lines) for title, names in panels if len(lines := lines_of(plan, folder, looks(names))) > 1]
     if not drawn:
         return None
     figure, row = plt.subplots(1, len(drawn), figsize=(3.6 * len(drawn), 5.4), squeeze=False)
     for axes, (title, lines) in zip(row[0], drawn):
-        _draw(axes, lines, dense=True, ylabel=axes is row[0][0])
-        axes.set_ylim(*_close_to_tickets(lines))
+        draw_lines(axes, lines, dense=True, ylabel=axes is row[0][0])
+        axes.set_ylim(*close_to_tickets(lines))
         axes.set_title(title, fontsize=10)
         order = sorted(lines, key=lambda line: -getattr(line.levels[-1], ACCURACY).mean)  # that of their right ends
-        _legend(axes, [axes], 1, [line.label for line in order])
+        legend(axes, [axes], 1, [line.label for line in order])
     return figure
 
 
@@ -120,12 +107,12 @@ def signs(plan: Plan, folder: Path) -> Figure | None:
     drawn = []
     for name in TREATMENTS:
         looks = [(f"{name}_same_sign", "with signs", GREEN, "D"), (name, "without signs", RED, "s")]
-        if lines := _lines(plan, folder, looks):
+        if lines := lines_of(plan, folder, looks):
             drawn.append((name, [rewind, *lines] if rewind else lines))
     if not drawn:
         return None
     titles = {"reinit": "drawn anew", "reshuffle": "reshuffled", "constant": "set to a constant"}
-    return _panels([(titles[name], lines) for name, lines in drawn], width=3.9, ncols=4)
+    return panels_of([(titles[name], lines) for name, lines in drawn], width=3.9, ncols=4)
 
 
 def zeros(plan: Plan, folder: Path) -> Figure | None:
@@ -147,8 +134,8 @@ def zeros(plan: Plan, folder: Path) -> Figure | None:
             ],
         ),
     ]
-    drawn = [(title, lines) for title, looks in panels if len(lines := _lines(plan, folder, looks)) > 1]
-    return _panels(drawn, width=5, ncols=4) if drawn else None
+    drawn = [(title, lines) for title, looks in panels if len(lines := lines_of(plan, folder, looks)) > 1]
+    return panels_of(drawn, width=5, ncols=4) if drawn else None
 
 
 def by_rule(plan: Plan, folder: Path) -> Figure | None:
@@ -178,12 +165,12 @@ def by_rule(plan: Plan, folder: Path) -> Figure | None:
             values = [Statistic.of(at[density]) for density in x]
             colour, marker = looks.get(name, (GREY, None))
             label = name if name in looks else "the other criteria" if name == others[0] else None
-            _banded(axes, [100 * density for density in x], values, colour, marker, label, thin=name not in looks)
+            banded(axes, [100 * density for density in x], values, colour, marker, label, thin=name not in looks)
         axes.set_title("signed constants" if constant else "initial weights", fontsize=10)
         density_axis(axes, [100 * row["density"] for row in rows])
     panels[0].set_ylim(0, 100)
     panels[0].set_ylabel("test accuracy, untrained (%)")
-    _legend(figure, panels[:1], ncols=4, order=[*looks, "the other criteria"])
+    legend(figure, panels[:1], ncols=4, order=[*looks, "the other criteria"])
     return figure
 
 
@@ -220,7 +207,7 @@ def learned(plan: Plan, folder: Path) -> Figure | None:
             for step, value in curve.items():
                 at.setdefault(step, []).append(100 * value)
         steps = sorted(step for step, values in at.items() if len(values) == len(rows))
-        drawn = _banded(axes, [s / per_epoch for s in steps], [Statistic.of(at[s]) for s in steps], colour, None, None)
+        drawn = banded(axes, [s / per_epoch for s in steps], [Statistic.of(at[s]) for s in steps], colour, None, None)
         drawn.set_linestyle(looks[name].get("linestyle", "-"))
         sampled = Statistic.of([100 * (row["sampled_accuracy"] or row["mask_accuracy"]) for row in rows])
         end = 1.06 * settings.steps / per_epoch
@@ -276,69 +263,3 @@ def write(plan: Plan, folder: Path, output: Path) -> list[str]:
                 save(figure, output / f"{name}.png")
                 written.append(name)
     return written
-
-
-def _panels(drawn: Sequence[tuple[str, list[Line]]], *, width: float, ncols: int) -> Figure:
-    """Panels side by side with one y-axis, close to the tickets, and one legend."""
-    figure, row = plt.subplots(1, len(drawn), figsize=(width * len(drawn), 4.4), sharey=True, squeeze=False)
-    for axes, (title, lines) in zip(row[0], drawn):
-        _draw(axes, lines, dense=True, ylabel=axes is row[0][0])
-        axes.set_title(title, fontsize=10)
-    row[0][0].set_ylim(*_close_to_tickets([line for _, lines in drawn for line in lines]))
-    _legend(figure, row[0], ncols)
-    return figure
-
-
-def _legend(where: Figure | Axes, of: Iterable[Axes], ncols: int, order: Sequence[str] = ()) -> None:
-    """One legend below for these axes, each label once; those in `order` first."""
-    handles = {label: handle for axes in of for handle, label in zip(*axes.get_legend_handles_labels())}
-    labels = [label for label in (*order, *(label for label in handles if label not in order)) if label in handles]
-    below = {"loc": "outside lower center"} if isinstance(where, Figure) else BELOW
-    where.legend([handles[label] for label in labels], labels, ncols=ncols, **below)
-
-
-BELOW = {"loc": "upper left", "bbox_to_anchor": (0, -0.16), "borderaxespad": 0, "fontsize": 9, "columnspacing": 1}
-
-
-def _draw(
-    axes: Axes, lines: Sequence[Line], column: str = ACCURACY, *, dense: bool = False, ylabel: bool = True
-) -> None:
-    """Mean over replicates with a band from the smallest to the largest."""
-    scale = 100 if column == ACCURACY else 1
-    first = lines[0].levels[0]
-    if dense and first.level == 0:
-        axes.axhline(
-            scale * getattr(first, column).mean, color=GREY, linestyle="--", linewidth=1, label="dense network"
-        )
-    for line in lines:
-        values = [getattr(level, column) for level in line.levels]
-        scaled = [Statistic(scale * v.mean, scale * v.low, scale * v.high) for v in values]
-        x = [100 * level.density.mean for level in line.levels]
-        _banded(axes, x, scaled, line.colour, line.marker, line.label)
-    density_axis(axes, [100 * level.density.mean for line in lines for level in line.levels])
-    if ylabel:
-        axes.set_ylabel("test accuracy at early stop (%)" if column == ACCURACY else "early-stop step")
-
-
-def _banded(axes: Axes, x, values: Sequence[Statistic], colour, marker, label, *, thin: bool = False) -> Line2D:
-    if not thin:
-        low, high = [value.low for value in values], [value.high for value in values]
-        axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-    means = [value.mean for value in values]
-    return axes.plot(x, means, color=colour, marker=marker, linewidth=0.8 if thin else 1.5, label=label)[0]
-
-
-def _close_to_tickets(lines: Sequence[Line]) -> tuple[float, float]:
-    return readable_range([(line.label, line.levels) for line in lines], ACCURACY, 100)
-
-
-def _plain_steps(axes: Axes, lines: Sequence[Line]) -> None:
-    """Steps on a logarithmic axis with whole numbers: 2,000, 5,000, 10,000 ..."""
-    values = [level.early_stop_step for line in lines for level in line.levels]
-    bottom, top = min(value.low for value in values), max(value.high for value in values)
-    ticks = [digit * 10**power for power in range(7) for digit in (1, 2, 5)]
-    axes.yaxis.set_major_locator(FixedLocator(ticks))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.tick_params(axis="y", which="minor", length=0)
-    axes.set_ylim(bottom / 1.2, top * 1.2)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tf_lottery.base.files import whole_file
 from tf_lottery.claims import figures
-from tf_lottery.claims.evidence import GROUPS, Result
+from tf_lottery.claims.claim import GROUPS, Result
 from tf_lottery.claims.plan import Learned, Plan
 
 CAPTIONS = {
