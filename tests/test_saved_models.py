@@ -8,7 +8,7 @@ import pytest
 
 import tf_lottery as tfl
 from tf_lottery.runs import problem
-from tf_lottery.tickets import file as ticket_file
+from tf_lottery.tickets.account import describe
 
 FOLDER = Path(__file__).parents[1] / "saved_models"
 PAGE = (FOLDER / "README.md").read_text()
@@ -16,11 +16,11 @@ FILE = FOLDER / "lenet_supermask.ticket"
 
 
 def test_the_supermask_is_a_mask_and_a_seed():
-    account = ticket_file.describe(FILE)
+    account = describe(FILE)
     assert account.factor > 30
-    assert {part.initial for part in account.parts} == {"recipe"} and account.ticket.final is None
+    assert {part.initial for part in account.parts} == {"recipe"} and account.contents.final is None
     assert f"{account.bytes:,} bytes" in PAGE and f"{account.dense_bytes:,} bytes" in PAGE
-    assert f"{100 * account.ticket.density:.2f} % kept" in PAGE
+    assert f"{100 * tfl.masks.density(account.contents.masks):.2f} % kept" in PAGE
 
 
 def test_its_weights_are_signed_constants_that_were_never_trained():

@@ -16,7 +16,7 @@ from tf_lottery.problems import data, models
 from tf_lottery.runs import problem
 from tf_lottery.search import find
 from tf_lottery.tickets import recipes
-from tf_lottery.tickets.file import describe
+from tf_lottery.tickets.account import describe
 from tf_lottery.tickets.values import Recipe
 
 SHORT = ["--levels=2", "--replicates=1", "--steps=60", "--eval_every=30", "--test_every=60", "--quiet"]
@@ -173,9 +173,10 @@ def test_pack(level_2, tmp_path, capsys):
     small, whole = describe(out), describe(level_2)
     assert small.bytes < 0.6 * whole.bytes and {part.final for part in small.parts} == {"float16"}
     assert {part.initial for part in small.parts} == {"recipe"}
-    model = problem.model_of(small.ticket)
-    small.ticket.apply(model, "final")
-    assert accuracy(model) == pytest.approx(whole.ticket.metrics["final_test_accuracy"], abs=0.005)
+    ticket = Ticket.load(out)
+    model = problem.model_of(ticket)
+    ticket.apply(model, "final")
+    assert accuracy(model) == pytest.approx(whole.contents.metrics["final_test_accuracy"], abs=0.005)
     assert call("pack", level_2, out) == 1 and "exists" in capsys.readouterr().err
     assert call("pack", level_2, out, "--final=none", "--overwrite") == 0
     assert describe(out).contents.final is None and describe(out).bytes < small.bytes / 5
@@ -241,7 +242,7 @@ def test_a_supermask_is_its_mask_and_its_seed(tmp_path):
     account = describe(file)
     masks = sum(part.mask_bytes for part in account.parts)
     assert {part.initial for part in account.parts} == {"recipe"} and account.bytes < masks + 2_000
-    model = problem.model_of(account.contents)
-    plain = layers.strip(account.contents.apply(model))
-    assert accuracy(plain) == pytest.approx(account.contents.metrics["mask_accuracy"], abs=1e-6)
+    ticket = Ticket.load(file)
+    plain = layers.strip(ticket.apply(problem.model_of(ticket)))
+    assert accuracy(plain) == pytest.approx(ticket.metrics["mask_accuracy"], abs=1e-6)
     assert all(digest(recipes.regenerate(r, p)) == r.digest for p, r in account.contents.initial.items())

@@ -18,7 +18,8 @@ from tf_lottery import Ticket, TicketError
 from tf_lottery.base import container
 from tf_lottery.base.container import digest
 from tf_lottery.tickets import file as ticket_file
-from tf_lottery.tickets.file import FORMAT, describe, read_header
+from tf_lottery.tickets.account import describe
+from tf_lottery.tickets.file import FORMAT, read_header
 from tf_lottery.tickets.values import Recipe
 
 

@@ -28,15 +28,15 @@ from tf_lottery.bin.export import is_keras_file, load_keras
 from tf_lottery.bin.flags import Flags
 from tf_lottery.rules import masks
 from tf_lottery.runs.settings import setting
-from tf_lottery.tickets import file as ticket_file
-from tf_lottery.tickets.file import MAX_WEIGHTS
+from tf_lottery.tickets.account import Account, describe
+from tf_lottery.tickets.file import FINALS, MAX_WEIGHTS
 from tf_lottery.tickets.ticket import Ticket
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-FINALS = {str(final).lower(): final for final in ticket_file.FINALS}
+NAMES = {str(final).lower(): final for final in FINALS}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Options:
     data_dir: str | None = setting(
         None, "Where TFDS data are prepared. Default: $TFDS_DATA_DIR, else TFDS's own folder."
     )
-    final: str = setting("exact", f"pack: how to write trained weights: {', '.join(FINALS)}.")
+    final: str = setting("exact", f"pack: how to write trained weights: {', '.join(NAMES)}.")
     overwrite: bool = setting(False, "Replace an output that exists.")
     max_weights: int = setting(MAX_WEIGHTS, "Refuse tickets that tell of more weights than this.")
 
@@ -77,7 +77,7 @@ def info(options: Options, *files: str) -> None:
 
     console = Console(file=sys.stdout, highlight=False)
     for i, file in enumerate(files):
-        account = ticket_file.describe(file, options.max_weights)
+        account = describe(file, options.max_weights)
         console.print("\n" * bool(i) + _summary(file, account), soft_wrap=True, markup=False)
         console.print(_parts(account))
 
@@ -141,10 +141,10 @@ def diff(options: Options, one: str, other: str) -> None:
 
 
 def pack(options: Options, file: str, out: str) -> None:
-    if options.final not in FINALS:
-        raise LotteryError(f"Expected --final to be one of {', '.join(FINALS)}, but received {options.final!r}.")
-    before = ticket_file.describe(file, options.max_weights)
-    Ticket(*before.contents).save(free(out, options.overwrite), final=FINALS[options.final])
+    if options.final not in NAMES:
+        raise LotteryError(f"Expected --final to be one of {', '.join(NAMES)}, but received {options.final!r}.")
+    before = describe(file, options.max_weights)
+    Ticket(*before.contents).save(free(out, options.overwrite), final=NAMES[options.final])
     size = Path(out).stat().st_size
     print(
         f"Written to {out}: {size:,} bytes instead of {before.bytes:,}, {before.dense_bytes / size:.1f} times smaller than "
@@ -160,7 +160,7 @@ ACTIONS: dict[str, tuple[Callable, int]] = {
 }
 
 
-def _summary(file: str, account: ticket_file.Account) -> str:
+def _summary(file: str, account: Account) -> str:
     ticket, masked = Ticket(*account.contents), [part for part in account.parts if part.density is not None]
     coded, entropy = (sum(getattr(part, name) for part in masked) for name in ("mask_bytes", "entropy_bytes"))
     weights = sum(part.size for part in masked)
@@ -192,7 +192,7 @@ def _names(paths: Sequence[str]) -> list[Text]:
     return [Text(_printable(path if others else path.removeprefix(first))) for path in paths]
 
 
-def _parts(account: ticket_file.Account) -> Table:
+def _parts(account: Account) -> Table:
     from rich.table import Table
 
     shown = Table()

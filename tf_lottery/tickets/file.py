@@ -19,7 +19,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,12 +39,27 @@ DTYPES = {np.dtype(kind).name for kind in "?bBhHiIqQefd"} | {"bfloat16"}
 class Contents(NamedTuple):
     """What a file holds: the parts of a `Ticket`, in its order, with a recipe where start values are to be drawn."""
 
-    masks: Mapping[str, np.ndarray]
-    initial: Mapping[str, np.ndarray | Recipe]
-    final: Mapping[str, np.ndarray] | None
+    masks: Arrays
+    initial: dict[str, np.ndarray | Recipe]
+    final: Arrays | None
     level: int
     metrics: Mapping[str, float]
     found: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Variable:
+    """What the header tells of a variable."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    masked: bool
+    recipe: Recipe | None
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
 
 
 def save(contents: Contents, path: str | os.PathLike, final: str | None = "exact") -> None:
@@ -57,69 +71,17 @@ def save(contents: Contents, path: str | os.PathLike, final: str | None = "exact
 
 def load(path: str | os.PathLike, max_weights: int = MAX_WEIGHTS) -> Contents:
     """See `Ticket.load`."""
-    return describe(path, max_weights).contents
+    return read(path, max_weights)[0]
 
 
-@dataclass(frozen=True)
-class Part:
-    """What the file has of one variable.
-
-    Attributes:
-      path: The variable's path.
-      shape: Its shape.
-      density: Of its mask, or None if it has none.
-      mask_bytes: What the coded mask takes; 0 without one.
-      entropy_bytes: The entropy of independent bits of the mask's density.
-      initial: Where its start values come from: `"recipe"`, or the type they are stored in.
-      final: The type its trained values are stored in, or None.
-    """
-
-    path: str
-    shape: tuple[int, ...]
-    density: float | None
-    mask_bytes: int
-    entropy_bytes: float
-    initial: str
-    final: str | None
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-
-@dataclass(frozen=True)
-class Account:
-    """A ticket's parts with an account of its file.
-
-    Attributes:
-      contents: What was read.
-      bytes: The size of the file.
-      dense_bytes: What the weights of the dense model take in float32.
-      parts: For each variable what there is of it.
-    """
-
-    contents: Contents
-    bytes: int
-    dense_bytes: int
-    parts: list[Part]
-
-    @property
-    def factor(self) -> float:
-        """How many times smaller the file is than the dense weights."""
-        return self.dense_bytes / self.bytes
-
-
-def describe(path: str | os.PathLike, max_weights: int = MAX_WEIGHTS) -> Account:
-    """Reads a ticket file, and tells what is in it and what that takes; errors as `Ticket.load`."""
+def read(path: str | os.PathLike, max_weights: int = MAX_WEIGHTS) -> tuple[Contents, list[Variable], Arrays]:
+    """What a ticket file holds, what its header tells of each variable, and the arrays as they are stored; errors as `Ticket.load`."""
     header, arrays = container.read(path, FORMAT, most_bytes=container.MOST_HEADER + 32 * max_weights)
     try:
         variables = _checked(header)
         count = sum(variable.size for variable in variables)
         if count <= max_weights:
-            contents = _unpacked(header, variables, arrays)
-            dense = 4 * sum(variable.size for variable in variables if "float" in variable.dtype)
-            parts = [_part(i, variable, contents, arrays) for i, variable in enumerate(variables)]
-            return Account(contents, Path(path).stat().st_size, dense, parts)
+            return _unpacked(header, variables, arrays), variables, arrays
     except (KeyError, TypeError, ValueError) as error:
         raise container.damaged(path, error) from None
     raise TicketError(
@@ -151,34 +113,6 @@ def verified_header(path: str | os.PathLike, max_weights: int = MAX_WEIGHTS) -> 
     """
     header, _ = container.read(path, FORMAT, most_bytes=container.MOST_HEADER + 32 * max_weights)
     return header
-
-
-@dataclass(frozen=True)
-class _Variable:
-    """What the header tells of a variable."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    masked: bool
-    recipe: Recipe | None
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-
-def _part(i: int, variable: _Variable, contents: Contents, arrays: Arrays) -> Part:
-    mask, final = contents.masks.get(variable.name), arrays.get(f"final/{i}")
-    return Part(
-        variable.name,
-        variable.shape,
-        None if mask is None else masks_lib.density({"": mask}),
-        0 if mask is None else arrays[f"mask/{i}"].size,
-        0.0 if mask is None else codec.entropy(mask) / 8,
-        variable.dtype if variable.recipe is None else "recipe",
-        None if final is None else variable.dtype if variable.dtype == "bfloat16" else final.dtype.name,
-    )
 
 
 def _packed(contents: Contents, final: str | None) -> tuple[dict[str, Any], Arrays]:
@@ -239,7 +173,7 @@ def _narrowed(values: np.ndarray, final: str, name: str) -> np.ndarray:
     return narrow
 
 
-def _checked(header: Mapping[str, Any]) -> list[_Variable]:
+def _checked(header: Mapping[str, Any]) -> list[Variable]:
     """The variables of a header, after checking that all of it is what it should be; nothing is allocated yet."""
 
     def expect(fits: bool, what: str) -> None:
@@ -271,12 +205,12 @@ def _checked(header: Mapping[str, Any]) -> list[_Variable]:
             expect(type(parts["signed"]) is bool and type(parts["scale"]) in (int, float), "recipe")
             expect(type(parts["digest"]) is str and bool(re.fullmatch("[0-9a-f]{64}", parts["digest"])), "digest")
             recipe = Recipe(shape=shape, dtype=dtype, **parts)
-        variables.append(_Variable(each["name"], tuple(shape), dtype, each["masked"], recipe))
+        variables.append(Variable(each["name"], tuple(shape), dtype, each["masked"], recipe))
     expect(len({variable.name for variable in variables}) == len(variables), "different names of variables")
     return variables
 
 
-def _unpacked(header: Mapping[str, Any], variables: list[_Variable], arrays: Arrays) -> Contents:
+def _unpacked(header: Mapping[str, Any], variables: list[Variable], arrays: Arrays) -> Contents:
     """What a checked header and its arrays tell of."""
     if strange := arrays.keys() - set(_places(variables, header["trained"])):
         raise ValueError(f"it has an array {min(strange)[:80]!r} too many")
@@ -296,7 +230,7 @@ def _unpacked(header: Mapping[str, Any], variables: list[_Variable], arrays: Arr
     return Contents(masks, initial, final, header["level"], header["metrics"], header["found"])
 
 
-def _places(variables: list[_Variable], trained: bool) -> Iterator[str]:
+def _places(variables: list[Variable], trained: bool) -> Iterator[str]:
     """The names that arrays of these variables can have."""
     for i, variable in enumerate(variables):
         if variable.masked:
@@ -320,7 +254,7 @@ def _widened(values: np.ndarray, dtype: str) -> np.ndarray:
     return values.astype(dtype) if values.dtype.name in narrow else values
 
 
-def _read(values: np.ndarray, held: np.ndarray | None, mask: np.ndarray | None, variable: _Variable) -> np.ndarray:
+def _read(values: np.ndarray, held: np.ndarray | None, mask: np.ndarray | None, variable: Variable) -> np.ndarray:
     """A variable's whole value, from that of the kept weights and what the pruned ones are held at."""
     if mask is None:
         return _of_type(values, variable, variable.shape)
@@ -334,7 +268,7 @@ def _read(values: np.ndarray, held: np.ndarray | None, mask: np.ndarray | None, 
     return whole
 
 
-def _of_type(values: np.ndarray, variable: _Variable, shape: tuple[int, ...]) -> np.ndarray:
+def _of_type(values: np.ndarray, variable: Variable, shape: tuple[int, ...]) -> np.ndarray:
     if variable.dtype == "bfloat16" and values.dtype == np.uint16:
         import ml_dtypes
 
