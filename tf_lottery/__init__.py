@@ -10,7 +10,6 @@ their rooms, and loaded when they are first used, so that reading a ticket or as
 
 import sys
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING
 
@@ -69,12 +68,14 @@ _MODULES = {
 __all__ = sorted([*_HOMES, *_MODULES])
 
 
-class _PublicModules(MetaPathFinder, Loader):
+class _PublicModules:  # no subclass of what is in importlib.abc, which takes as long to import as all of this
     """`from tf_lottery.criteria import register` finds the one module in its room, as `tfl.criteria` does."""
 
     def find_spec(self, fullname, path=None, target=None) -> ModuleSpec | None:
         name = fullname.removeprefix(f"{__name__}.")
-        return ModuleSpec(fullname, self) if name != fullname and _MODULES.get(name, name) != name else None
+        if name == fullname or _MODULES.get(name, name) == name:
+            return None
+        return ModuleSpec(fullname, self)  # type: ignore[arg-type]  # it has the methods of a Loader
 
     def create_module(self, spec):
         module = import_module(f"{__name__}.{_MODULES[spec.name.rpartition('.')[2]]}")

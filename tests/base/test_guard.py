@@ -275,7 +275,7 @@ def test_ctrl_c_in_the_middle_of_a_file_leaves_none(tmp_path):
 
 def test_waiting_for_a_lock_ends_when_it_is_free(tmp_path):
     code = (
-        f"from tf_lottery import guard\nwith guard.alone(pathlib.Path({str(tmp_path)!r}), 'it'):\n"
+        f"from tf_lottery.base import guard\nwith guard.alone(pathlib.Path({str(tmp_path)!r}), 'it'):\n"
         "    print('ready', flush=True); time.sleep(0.3)"
     )
     for options in ({"wait": True}, {"patience": 60}):  # the second: whoever only looks holds it for a moment too

@@ -345,7 +345,7 @@ def test_a_recipe_grows_in_a_fresh_process(dense_net, blobs, tmp_path):
     ticket.save(tmp_path / "a.ticket")
     code = (
         "import tf_lottery as tfl, numpy as np\n"
-        "from tf_lottery import recipes\nfrom tf_lottery.base.container import digest\n"
+        "from tf_lottery.tickets import recipes\nfrom tf_lottery.base.container import digest\n"
         f"ticket = tfl.Ticket.load({str(tmp_path / 'a.ticket')!r})\n"
         "print([digest(recipes.regenerate(r, p)) == r.digest for p, r in ticket.initial.items()])"
     )

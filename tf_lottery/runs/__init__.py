@@ -8,7 +8,8 @@ What stands here, and after a colon the names that other rooms take from it:
     levels      what experiments share: which levels are missing, how one is trained, watched and written
     by_rule     untrained networks of a finished run, under the masks of criteria
     results     where the files of a run lie, read and written: Run
-    tables      the columns of its tables
+    spec        its settings and versions in a file
+    tables      its tables: columns, writing, reading
     outcome     what the tables say over all replicates: LevelStatistics, Statistic, by_level, best_by_rule, verdict
     executor    many tasks at once
 """

@@ -17,10 +17,7 @@ A damaged file is renamed to *.damaged.
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
-import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +26,7 @@ from typing import Any
 
 from tf_lottery.base import guard
 from tf_lottery.base.errors import FormatError, LotteryError, TicketError
-from tf_lottery.base.files import whole_file
+from tf_lottery.runs import spec
 from tf_lottery.runs.tables import (
     CURVE,
     NOTES,
@@ -40,6 +37,7 @@ from tf_lottery.runs.tables import (
     place_of,
     read_csv,
     read_rows,
+    read_rule,
     row_of,
     write_csv,
 )
@@ -47,11 +45,6 @@ from tf_lottery.tickets.file import read_header, verified_header
 from tf_lottery.tickets.ticket import Ticket
 
 RULE_TABLE = "supermask_by_rule.csv"
-# Settings that older runs do not name, and what they were, by a setting of the runs they belong to.
-OLDER: dict[str, dict[str, Any]] = {
-    "model": {"precision": "float32", "deterministic": False},
-    "levels": {"min_per_kernel": 1},
-}
 
 
 @dataclass(frozen=True)
@@ -83,17 +76,15 @@ class Run:
         Raises:
           LotteryError: Names a setting that differs.
         """
-        spec, now = self.spec(), json.loads(json.dumps(settings))
-        if spec is None or not (self.finished() or any(map(guard.is_taken, self.folder.glob("replicate_*")))):
+        written = self.spec()
+        if written is None or not (self.finished() or any(map(guard.is_taken, self.folder.glob("replicate_*")))):
             return  # nothing yet that other settings could be mixed with
-        before = spec["settings"]
-        for key in sorted(before.keys() | now.keys()):
-            old, new = before.get(key), now.get(key)
-            if old != new and not (key in growing and new > old):
-                raise LotteryError(
-                    f"Expected the settings that {self.folder} was begun with, but received {key}={new!r} instead of "
-                    f"{old!r}: give this one another name, or remove that folder."
-                )
+        if found := spec.difference(written["settings"], settings, growing):
+            key, old, new = found
+            raise LotteryError(
+                f"Expected the settings that {self.folder} was begun with, but received {key}={new!r} instead of "
+                f"{old!r}: give this one another name, or remove that folder."
+            )
 
     def open(self, settings: Mapping[str, Any], versions: Mapping[str, str]) -> None:
         """Writes the settings, if they are new, and the versions they ran with.
@@ -101,12 +92,11 @@ class Run:
         Raises:
           LotteryError: If the folder cannot be written.
         """
-        if (self.spec() or {}).get("settings") == json.loads(json.dumps(settings)):
+        if (self.spec() or {}).get("settings") == spec.in_json(settings):
             return
         try:
-            with self._tables(), whole_file(self.folder / "spec.json") as unfinished:
-                spec = {"settings": settings, "versions": versions}
-                unfinished.write_text(json.dumps({**spec, "sha256": _digest(spec)}, indent=2) + "\n")
+            with self._tables():
+                spec.write(self.folder / "spec.json", settings, versions)
         except OSError as error:
             raise LotteryError(
                 f"Expected a folder that can be written, but {self.folder} cannot ({error.strerror})."
@@ -114,19 +104,7 @@ class Run:
 
     def spec(self) -> dict[str, Any] | None:
         """The settings and versions, or None if the run was never begun."""
-        path = self.folder / "spec.json"
-        try:
-            spec = json.loads(path.read_text())
-            if spec.pop("sha256", None) not in (None, _digest(spec)):  # older runs have none
-                raise ValueError("it is not as it was written")
-            for owner, were in OLDER.items():
-                if owner in spec["settings"]:
-                    spec["settings"] = {**were, **spec["settings"]}
-            return spec
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise LotteryError(f"Expected the settings of a run in {path}, but it cannot be read ({error}).") from None
+        return spec.read(self.folder / "spec.json")
 
     def settings(self) -> dict[str, Any]:
         """The settings the run was begun with.
@@ -134,10 +112,10 @@ class Run:
         Raises:
           LotteryError: If it was never begun.
         """
-        spec = self.spec()
-        if spec is None:
+        written = self.spec()
+        if written is None:
             raise LotteryError(f"Expected a run in {self.folder}, but there is none: `tf-lottery find` makes one.")
-        return spec["settings"]
+        return written["settings"]
 
     def level_folder(self, replicate: int, level: int) -> Path:
         return self._replicate_folder(replicate) / f"level_{level:02d}"
@@ -300,26 +278,7 @@ class Run:
         Raises:
           LotteryError: If it is damaged.
         """
-        path = self.folder / RULE_TABLE
-        if not path.is_file():
-            return []
-        try:
-            with path.open(newline="", encoding="utf-8") as file:
-                reader = csv.DictReader(file)
-                if tuple(reader.fieldnames or ()) != RULE:
-                    raise ValueError("it has other columns")
-                return [
-                    {
-                        "replicate": int(row["replicate"]),
-                        "criterion": row["criterion"],
-                        "signed_constant": {"True": True, "False": False}[row["signed_constant"]],
-                        "density": float(row["density"]),
-                        "test_accuracy": float(row["test_accuracy"]),
-                    }
-                    for row in reader
-                ]
-        except (ValueError, KeyError, TypeError, csv.Error) as error:
-            raise LotteryError(f"Expected a table of masks by rule in {path}, but it is damaged ({error}).") from None
+        return read_rule(self.folder / RULE_TABLE)
 
     def supermasks(self) -> list[dict[str, float]]:
         """The rows of supermask.csv; none if there is no such file."""
@@ -399,11 +358,6 @@ def _folder_name(name: str) -> str:
     if not re.fullmatch(r"[^/\\.][^/\\]*", name):
         raise LotteryError(f"Expected a name without slashes that does not begin with a dot, but received {name!r}.")
     return name
-
-
-def _digest(spec: Mapping[str, Any]) -> str:
-    """The SHA-256 of settings and versions as JSON writes them."""
-    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
 
 
 def _set_aside(path: Path, then: str) -> str:

@@ -94,3 +94,30 @@ def read_csv(path: Path) -> list[dict[str, float | Any]]:
             return [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(file)]
     except (ValueError, TypeError) as error:
         raise LotteryError(f"Expected a table of numbers in {path}, but it is damaged ({error}).") from None
+
+
+def read_rule(path: Path) -> list[dict[str, Any]]:
+    """The rows of supermask_by_rule.csv; none if there is no such file.
+
+    Raises:
+      LotteryError: If it is damaged.
+    """
+    if not path.is_file():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != RULE:
+                raise ValueError("it has other columns")
+            return [
+                {
+                    "replicate": int(row["replicate"]),
+                    "criterion": row["criterion"],
+                    "signed_constant": {"True": True, "False": False}[row["signed_constant"]],
+                    "density": float(row["density"]),
+                    "test_accuracy": float(row["test_accuracy"]),
+                }
+                for row in reader
+            ]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise LotteryError(f"Expected a table of masks by rule in {path}, but it is damaged ({error}).") from None
