@@ -33,7 +33,8 @@ from tf_lottery import report
 from tf_lottery.runs import experiment
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import Settings
-from tf_lottery.training.trainer import Trainer, checkpoint
+from tf_lottery.training import checkpoint
+from tf_lottery.training.trainer import Trainer
 
 tf.get_logger().setLevel("ERROR")
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "scale"

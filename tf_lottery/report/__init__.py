@@ -1,4 +1,4 @@
-"""Figures, a table and a page about a run, drawn from its result files alone. TensorFlow is loaded only to draw recipes.
+"""Figures, a table and a page about a run, drawn from its result files alone.
 
 What stands here, and after a colon the names that other rooms take from it:
 
@@ -10,6 +10,8 @@ What stands here, and after a colon the names that other rooms take from it:
     style      how figures look, and what one is
     table      the table, in Markdown and in HTML
     page       the page that holds them all
+
+TensorFlow is loaded only to draw recipes.
 """
 
 from __future__ import annotations

@@ -17,6 +17,6 @@ mean of sampled masks. Accuracies are in percent, differences in points. *A beat
 replicates, and in most of the replicates.
 """
 
-from tf_lottery.claims.papers import criteria, signs, supermasks, tickets, zeros
+from tf_lottery.claims.papers import tickets, criteria, signs, zeros, supermasks  # noqa: I001  claims are listed in this order
 
 __all__ = ["criteria", "signs", "supermasks", "tickets", "zeros"]
