@@ -114,10 +114,14 @@ def test_a_layer_scope_keeps_the_channels_that_a_plain_sort_keeps(rng):
             now = new
 
 
-def test_ties_go_to_the_lower_channel_and_nan_and_infinities_have_their_place():
+def test_equal_channels_are_ranked_at_random_and_nan_and_infinities_have_their_place():
     ones = {"k": np.ones((2, 4), np.uint8)}
-    new = masks.prune(ones, {"k": np.ones((2, 4))}, {"k": 0.5}, scope="channels", axes={"k": (-1,)})
-    assert new["k"].tolist() == [[1, 1, 0, 0]] * 2
+    chosen = set()
+    for seed in range(40):
+        new = masks.prune(ones, {"k": np.ones((2, 4))}, {"k": 0.5}, scope="channels", axes={"k": (-1,)}, seed=seed)
+        assert new["k"].sum() == 4 and (new["k"][0] == new["k"][1]).all()
+        chosen.add(tuple(new["k"][0]))
+    assert len(chosen) == 6  # every pair of the four
     low = -np.inf
     found = patterns.channel_scores(np.array([[1.0, low, 0.5], [low, low, 2.0]]), ones["k"][:, :3], (-1,))
     assert found[1] == low and found[0] < found[2]  # -inf counts as the lowest finite score, 0.5

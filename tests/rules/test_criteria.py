@@ -64,6 +64,17 @@ def test_two_sided_criteria_cut_at_one_common_percentile(name, rng):
         assert np.array_equal(kept.astype(bool), both)
 
 
+@pytest.mark.parametrize("name", ["large_init_large_final", "small_init_small_final"])
+def test_equal_magnitudes_have_no_order_of_their_own(name, rng):
+    """Where all weights start with one magnitude, as survivors with a signed constant do, the final ones decide."""
+    initial, final = np.where(rng.random(100) < 0.5, 0.1, -0.1), rng.normal(size=100)
+    scores = criteria.get(name)(initial, final, rng=None)
+    sign = 1 if name.startswith("large") else -1
+    assert np.array_equal(np.argsort(scores), np.argsort(sign * np.abs(final)))
+    same = criteria.get(name)(initial, initial, rng=None)
+    assert np.ptp(same) == 0
+
+
 def test_random_takes_its_chance_from_the_generator():
     draw = [criteria.get("random")(INITIAL, FINAL, rng=np.random.default_rng(seed)) for seed in (0, 0, 1)]
     assert np.array_equal(draw[0], draw[1]) and not np.array_equal(draw[0], draw[2])

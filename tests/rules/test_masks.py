@@ -1,4 +1,4 @@
-"""Masks: exact counts, ties by index, pruned stays pruned."""
+"""Masks: exact counts, equal scores in random order, pruned stays pruned."""
 
 import numpy as np
 import pytest
@@ -16,19 +16,58 @@ scores_and_mask = st.integers(1, 40).flatmap(
 
 
 @given(scores_and_mask, st.floats(0, 1))
-def test_keep_top_is_a_stable_sort(pair, share):
+def test_keep_top_keeps_the_highest_and_counts_exactly(pair, share):
     scores, mask = pair
     count = round(share * mask.sum())
     kept = masks.keep_top(scores, count, mask)
-    candidates = np.flatnonzero(mask)
-    expected = candidates[np.argsort(-scores[candidates], kind="stable")[:count]]
-    assert np.array_equal(np.flatnonzero(kept), np.sort(expected))
+    assert kept.sum() == count and (kept <= mask).all()
+    expected = np.sort(scores[mask == 1])[::-1][:count]  # of a sort; which of equal scores is open
+    assert np.array_equal(np.sort(scores[kept == 1])[::-1], expected)
+    assert np.array_equal(kept, masks.keep_top(scores, count, mask))
 
 
-def test_equal_and_zero_tensors_are_pruned_exactly():
-    for value in (0.0, 3.0):
-        kept = masks.keep_top(np.full((10, 10), value), 37)
-        assert kept.sum() == 37 and kept.ravel()[:37].all()
+@pytest.mark.parametrize("value", [0.0, 3.0, -np.inf, np.inf])
+def test_equal_scores_are_ranked_at_random_from_the_seed(value):
+    scores, mask = np.full((10, 10), value), np.zeros((10, 10), np.uint8)
+    mask[:9] = 1
+    kept = np.stack([masks.keep_top(scores, 36, mask, seed=seed) for seed in range(500)])
+    assert (kept.sum((1, 2)) == 36).all() and not kept[:, 9].any()
+    assert np.array_equal(kept[3], masks.keep_top(scores, 36, mask, seed=3))
+    assert len(np.unique(kept.reshape(500, -1), axis=0)) == 500
+    share = kept[:, :9].mean(0)  # 0.4 of each weight, with a standard deviation of 0.022
+    assert abs(share - 0.4).max() < 0.11
+    both = kept[:, 0, 0] & kept[:, 0, 1]  # 36 / 90 * 35 / 89 = 0.157
+    assert abs(both.mean() - 0.157) < 0.07
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 99, 500, 999, 1000])
+def test_the_draw_among_equal_scores_counts_exactly(count):
+    scores = np.append(np.zeros(1000), [-1.0, 1.0])
+    for seed in range(20):
+        kept = masks.keep_top(scores, count + 1, seed=seed)
+        assert kept.sum() == count + 1 and kept[-1] and not kept[-2]
+
+
+def test_only_equal_scores_at_the_cut_are_drawn():
+    scores = np.repeat([3.0, 2.0, 1.0], 10)
+    masks_of = [masks.keep_top(scores, 20, seed=seed) for seed in range(5)]
+    assert all(np.array_equal(mask, np.repeat([1, 1, 0], 10)) for mask in masks_of)
+
+
+@pytest.mark.parametrize("scope", [*masks.SCOPES, *masks.CHANNEL_SCOPES])
+def test_each_kernel_has_its_own_order_among_equal_scores(scope):
+    ones = {path: np.ones((30, 30), np.uint8) for path in "ab"}
+    axes = dict.fromkeys("ab", (-1,))
+    scores = {path: np.zeros((30, 30)) for path in "ab"}
+    for prune in (masks.prune, masks.prune_to):
+        new = prune(ones, scores, {"a": 0.5, "b": 0.5}, scope=scope, axes=axes, seed=[1, 2])
+        assert not np.array_equal(new["a"], new["b"])
+        assert sum(mask.sum() for mask in new.values()) == 900
+        assert (new["a"].sum(1) > 0).mean() > 0.9  # not whole rows
+        again = prune(ones, scores, {"a": 0.5, "b": 0.5}, scope=scope, axes=axes, seed=[1, 2])
+        other = prune(ones, scores, {"a": 0.5, "b": 0.5}, scope=scope, axes=axes, seed=[1, 3])
+        assert all(np.array_equal(again[path], new[path]) for path in "ab")
+        assert not np.array_equal(other["a"], new["a"])
 
 
 def test_keep_top_refuses_nan_and_bad_counts():

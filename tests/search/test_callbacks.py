@@ -67,6 +67,8 @@ def test_one_fit_finds_what_find_ticket_finds(blobs, dense_net, schedule):
         {"one_shot": True, "criterion": "random", "seed": 3},
         {"reset": "at_end", "survivors": "constant_same_sign"},
         {"rewind_to": 7},
+        {"criterion": "large_final_diff_sign", "seed": 4},  # most weights have the score 0
+        {"criterion": "magnitude_increase_diff_sign", "scope": "global"},
     ],
     ids=lambda options: "-".join(map(str, options)),
 )

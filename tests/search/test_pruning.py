@@ -223,6 +223,36 @@ def test_m_zeros_in_every_n(inputs, outputs, n, data):
             assert not lost.size or not kept.size or kept.min() >= lost.max()
 
 
+def test_equal_scores_in_a_group_are_drawn_but_never_for_what_fills_the_group_up():
+    masks = np.stack([patterns.m_by_n(np.zeros((6, 50)), 2, 4, seed=seed) for seed in range(20)])
+    assert (masks[:, :4].sum(1) == 2).all() and masks[:, 4:].all()
+    assert abs(masks[:, :4].mean((0, 2)) - 0.5).max() < 0.08  # of 1,000 draws, a standard deviation of 0.016
+    low = patterns.m_by_n(np.full((6, 50), -np.inf), 2, 4)
+    assert low[4:].all()
+
+
+def test_pruning_with_equal_scores_connects_every_input_and_repeats():
+    @tfl.criteria.register(name="mostly_equal")
+    def mostly_equal(initial, final, *, rng):
+        return np.where(np.arange(final.size).reshape(final.shape) < 10, 1.0, 0.0)
+
+    def pruned(seed=0, **options):
+        model = keras.Sequential([keras.Input((100,)), L.Dense(100)])
+        (mask,) = tfl.get_masks(tfl.prune(model, criterion="mostly_equal", seed=seed, **options)).values()
+        return mask
+
+    try:
+        for options in ({"density": 0.2}, {"density": 0.2, "scope": "global"}, {"sparsity_m_by_n": (3, 4)}):
+            mask = pruned(**options)
+            assert mask.ravel()[:2].all() or "sparsity_m_by_n" in options
+            assert (mask.sum(1) > 0).mean() > 0.95 and (mask.sum(0) > 0).mean() > 0.95
+            assert np.array_equal(mask, pruned(**options)) and not np.array_equal(mask, pruned(seed=1, **options))
+        blocks = pruned(density=0.2, block_size=(2, 2))
+        assert blocks.sum() == 2000 and (blocks.sum(1) > 0).mean() > 0.95
+    finally:
+        tfl.criteria.registry._functions.pop("mostly_equal")
+
+
 def test_kernels_of_other_ranks_are_left_dense_and_named():
     model = keras.Sequential([keras.Input((8, 4)), L.Conv1D(8, 3, name="conv1d"), L.Flatten(), L.Dense(4)], name="net")
     with pytest.warns(UserWarning, match="left dense: net/conv1d/kernel"):

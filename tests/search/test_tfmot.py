@@ -717,8 +717,9 @@ def test_the_same_seed_twice_is_the_same_search(restarted):
         {},
         {"criterion": "movement", "scope": "global", "survivors": "constant_same_sign"},
         {"criterion": "random", "survivors": "reshuffle", "seed": 7, "rewind_to": 2},
+        {"criterion": "large_final_diff_sign", "seed": 2},  # most weights have the score 0
     ],
-    ids=["default", "global", "random"],
+    ids=["default", "global", "random", "ties"],
 )
 def test_tfmot_one_fit_and_find_ticket_are_the_same_search(options):
     """Full batches, 5 steps a level: TF-MOT's own pruning step takes one more, and is undone."""

@@ -127,7 +127,7 @@ class Learned(layers.Masked):
         scores = weights.value_of(self._scores[index])
         if self.rule["by"] == "learning":
             return (scores > 0).astype(np.uint8)
-        return masks.keep_top(np.abs(scores), self._kept(self.kernels[index]))
+        return _is_top(tf.abs(scores), self._kept(self.kernels[index])).numpy().astype(np.uint8)
 
     def factor(self, mask: np.ndarray) -> float:
         """What `rescale` multiplies the weights by under this mask of a kernel."""
@@ -251,13 +251,13 @@ def _shifted(words, count: int):
 
 
 def top(scores, count: int):
-    """1 for the `count` highest `|scores|`, ties by index, else 0; its gradient goes straight through to `|scores|`."""
+    """1 for the `count` highest `|scores|`, else 0; of equal ones, rare as they are drawn, the first. Its gradient goes straight through to `|scores|`."""
     sizes = tf.abs(scores)
     return tf.cast(_is_top(sizes, count), scores.dtype) + (sizes - tf.stop_gradient(sizes))  # plus exactly 0
 
 
 def _is_top(sizes, count: int):
-    """`masks.keep_top` in the graph: bisection on the bits of the cut, then on the index among ties.
+    """The `count` highest in the graph: bisection on the bits of the cut, then on the index among ties.
 
     The bits of floats that are not negative order them like whole numbers; 31 counts cost less than a sort.
     """

@@ -9,8 +9,8 @@ A criterion is `criterion(initial, final, *, rng) -> scores`:
   that are still kept; the scores of pruned weights are ignored.
 
 The names and formulas are those of Zhou et al., "Deconstructing Lottery Tickets" (2019, arXiv 1905.01067, section 2
-and Table 1 of its supplement). Ranking is not a criterion's business: counts are exact and ties go to the lower index,
-where the authors' release breaks them at random. The last four, `snip`, `grad`, `grasp` and `synflow`, choose before
+and Table 1 of its supplement). Ranking is not a criterion's business: counts are exact, and equal scores are ranked at
+random, as in the authors' release. The last four, `snip`, `grad`, `grasp` and `synflow`, choose before
 training, from the initial weights and a gradient at them.
 
 Your own criterion is a function in your own file:
@@ -148,7 +148,7 @@ def large_init_large_final(initial, final, *, rng):
     `a` aligns the percentiles of the two magnitudes, so the score is the smaller of the weight's two rank shares within
     its kernel: the weights above any cut are exactly those above one common percentile of `|w_i|` and of `|w_f|`.
     """
-    return np.minimum(_rank_share(np.abs(final)), _rank_share(np.abs(initial)))
+    return np.minimum(_rank_share(np.abs(final), equal=True), _rank_share(np.abs(initial), equal=True))
 
 
 @register
@@ -243,9 +243,16 @@ def synflow(initial, final, *, rng, gradient):
     return np.abs(initial) * gradient
 
 
-def _rank_share(values):
-    """The share of entries that are smaller, in [0, 1); entries that are equal rank by index, the earlier one higher."""
+def _rank_share(values, equal: bool = False):
+    """The share of the other entries that are smaller, or with `equal` not larger; entries that are equal have the same."""
     flat = np.ravel(values)
-    ranks = np.empty(flat.size)
-    ranks[np.argsort(flat[::-1], kind="stable")] = np.arange(flat.size)
-    return (ranks[::-1] / max(flat.size, 1)).reshape(np.shape(values))
+    order = np.argsort(flat)
+    ascending = flat[order]
+    first, places = np.append(True, ascending[1:] != ascending[:-1]), np.arange(flat.size)
+    if equal:  # the place of the last of those that are equal, else that of the first
+        ranks = np.minimum.accumulate(np.where(np.append(first[1:], True), places, flat.size)[::-1])[::-1]
+    else:
+        ranks = np.maximum.accumulate(np.where(first, places, 0))
+    shares = np.empty(flat.size)
+    shares[order] = ranks / max(flat.size, 1)
+    return shares.reshape(np.shape(values))

@@ -48,16 +48,17 @@ def expand(blocks: np.ndarray, block_size: Sequence[int], shape: Sequence[int]) 
     return whole[..., : shape[-2], : shape[-1]]
 
 
-def m_by_n(scores: np.ndarray, m: int, n: int) -> np.ndarray:
+def m_by_n(scores: np.ndarray, m: int, n: int, *, seed: int | Sequence[int] = 0) -> np.ndarray:
     """The mask with m zeros in every n consecutive inputs (2 in 4 for "2:4" sparsity), the lowest scores of each group.
 
     Groups run along the input axis, the last but one; a group that is cut short at the end loses what exceeds n - m.
-    Ties go to the lower index.
+    Among equal scores the seed draws.
 
     Args:
       scores: Float array of rank 2 (dense) or 4 (convolution).
       m: Zeros in a group, in [1, n).
       n: Weights in a group.
+      seed: Decides among equal scores: a whole number, or several.
 
     Returns:
       uint8 array of the shape of `scores`.
@@ -71,7 +72,9 @@ def m_by_n(scores: np.ndarray, m: int, n: int) -> np.ndarray:
     padded = np.full((*scores.shape[:-2], -(-inputs // n) * n, scores.shape[-1]), -np.inf)
     padded[..., :inputs, :] = scores
     groups = padded.reshape(*scores.shape[:-2], -1, n, scores.shape[-1])
-    order = np.argsort(-groups, axis=-2, kind="stable")
+    chance = np.full(padded.shape, 1.0)  # what fills a group up comes last
+    chance[..., :inputs, :] = np.random.default_rng(seed).random(scores.shape)
+    order = np.lexsort((chance.reshape(groups.shape), -groups), axis=-2)
     mask = np.zeros(groups.shape, np.uint8)
     np.put_along_axis(mask, order[..., : n - m, :], 1, axis=-2)
     return mask.reshape(padded.shape)[..., :inputs, :]

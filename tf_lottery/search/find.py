@@ -83,7 +83,7 @@ def find_ticket(
       probe: The batch, `(x, y)` or `(x, y, loss)`, that `snip`, `grad`, `grasp` and other criteria take gradients on, at the
         level's initial weights: with `one_shot=True` every level is pruned before training. By default the `probe` of the
         `Trainer`; without a loss the compiled model's.
-      seed: Decides everything random in the search: drawn weights, shuffles, random scores.
+      seed: Decides everything random in the search: drawn weights, shuffles, random scores, which of equal scores are kept.
 
     Yields:
       A `Ticket` per level, the dense one first. Its `initial` is what the level started from (at level 0 with `rewind_to`:

@@ -62,7 +62,7 @@ def prune(
       prunable: What to prune, if not the kernels; see `weights.prunable_kernels`.
       probe: The batch, `(x, y)` or `(x, y, loss)`, that `snip`, `grad`, `grasp` and other criteria take gradients on; without a
         loss the compiled model's.
-      seed: For criteria that need chance.
+      seed: For criteria that need chance, and decides which of equal scores are kept.
 
     Returns:
       The wrapped model: `strip` it to save or ship it, or compile and fit it to fine-tune with the zeros kept.
@@ -188,15 +188,17 @@ class Pruner:
         state.set_masks(self.model, new)
 
     def _pruned(self, old: Arrays, scores: Arrays, densities: Mapping[str, float]) -> Arrays:
+        among_equals = [self.seed, 5, *(int(np.count_nonzero(mask)) for mask in old.values())]  # anew at each density
         if self.m_by_n:
             return {
-                path: mask * patterns.m_by_n(np.where(mask, scores[path], -np.inf), *self.m_by_n)
-                for path, mask in old.items()
+                path: mask
+                * patterns.m_by_n(np.where(mask, scores[path], -np.inf), *self.m_by_n, seed=[*among_equals, place])
+                for place, (path, mask) in enumerate(old.items())
                 if mask.ndim in (2, 4)
             }
         if self.block_size == (1, 1):
-            return masks.prune_to(old, scores, densities, scope=self.scope, axes=self.axes)
-        return self._in_blocks(old, scores, densities)
+            return masks.prune_to(old, scores, densities, scope=self.scope, axes=self.axes, seed=among_equals)
+        return self._in_blocks(old, scores, densities, among_equals)
 
     def _scores(self, old: Arrays, rng: np.random.Generator) -> Arrays:
         scores, found, starts = {}, {}, self.initial
@@ -220,8 +222,8 @@ class Pruner:
                 ) from error
         return scores
 
-    def _in_blocks(self, old: Arrays, scores: Arrays, densities: Mapping[str, float]) -> Arrays:
+    def _in_blocks(self, old: Arrays, scores: Arrays, densities: Mapping[str, float], seed: Sequence[int]) -> Arrays:
         pooled = {path: patterns.pool(scores[path], self.block_size, self.pooling) for path in old}
         blocks = {path: patterns.pool(mask, self.block_size, "MAX") for path, mask in old.items()}
-        kept = masks.prune_to(blocks, pooled, densities, scope=self.scope)
+        kept = masks.prune_to(blocks, pooled, densities, scope=self.scope, seed=seed)
         return {path: mask * patterns.expand(kept[path], self.block_size, mask.shape) for path, mask in old.items()}

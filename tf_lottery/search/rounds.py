@@ -118,7 +118,13 @@ class Rounds:
             else:
                 shares = fractions
             new = masks.prune(
-                parent.masks, scores, shares, scope=self.scope, axes=self.axes, min_per_kernel=self.min_per_kernel
+                parent.masks,
+                scores,
+                shares,
+                scope=self.scope,
+                axes=self.axes,
+                min_per_kernel=self.min_per_kernel,
+                seed=[self.seed, level, 5, step],
             )
         return new
 

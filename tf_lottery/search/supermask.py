@@ -69,7 +69,7 @@ def evaluate(
       signed_constant: Measure `sign(w_i) * s` in place of `w_i`; `s` is the standard deviation of the kernel's initial weights, all
         of them. (It is what `"std"` is to `wrap`.)
       probe: As for `find_ticket`, for criteria that need a gradient; that of a `Trainer` is `trainer.probe`.
-      seed: For criteria that need chance.
+      seed: For criteria that need chance, and decides which of equal scores are kept.
 
     Yields:
       An `Evaluated` for each criterion and density. The best density of a run is `max(rows, key=lambda row: row.accuracy)`.

@@ -64,7 +64,8 @@ class RewindSurvivors(tfmot.sparsity.keras.UpdatePruningStep):
       rewind_to: The step of the dense level whose weights the survivors rewind to; 0 = the initialisation.
       criterion: What to keep; a name from `criteria` or a function, without a gradient.
       scope: Whether scores compete within each `"layer"` or in the `"global"` network.
-      seed: Decides everything random in the search: drawn weights, shuffles, random scores.
+      seed: Decides everything random in the search: drawn weights, shuffles, random scores, which of equal
+        scores are kept.
 
     Attributes:
       tickets: The trained tickets, the dense one first; each is the same kind of `Ticket` as everywhere else, and fits a
