@@ -15,9 +15,11 @@ from tf_lottery import export
 from tf_lottery.base.errors import DataError, ExportError
 from tf_lottery.base.files import whole_file, whole_folder
 from tf_lottery.bin import main
+from tf_lottery.export.conversion import apart
 from tf_lottery.export.kernels import sparse_kernels
 from tf_lottery.export.litert import Loaded, share_of_zeros
 from tf_lottery.export.remarks import guessing, lost
+from tf_lottery.export.variants import Converter
 from tf_lottery.masking.state import get_values
 
 L = keras.layers
@@ -254,6 +256,103 @@ def test_what_tflite_cannot_take_is_said_in_one_sentence_and_leaves_nothing(laye
     with pytest.raises(ExportError, match=reason):
         export.side_by_side(model, tmp_path / "all", x, formats=["tflite", "saved_model"], variants=["float32"])
     assert not list(tmp_path.iterdir())
+
+
+INT8_OF_AN_LSTM = """
+import sys, keras, numpy as np, tf_lottery as tfl
+model = keras.Sequential([keras.Input((10, 4)), keras.layers.LSTM(8), keras.layers.Dense(2)], name="net")
+x = np.random.default_rng(0).normal(size=(8, 10, 4)).astype("float32")
+try:
+    tfl.export.tflite(model, sys.argv[1] + "/int8.tflite", x, variant="int8", representative=x)
+except tfl.ExportError as error:
+    print(error)
+report = tfl.export.side_by_side(
+    model, sys.argv[1] + "/all", x, formats=["tflite"], variants=["float32", "int8"], representative=x
+)
+print([file.name for file in report.files], *report.not_written.values())
+"""
+
+
+def test_a_conversion_that_ends_its_process_is_an_error_like_any_other(tmp_path):
+    """Calibrating int8 of an LSTM ends Python (exit status 139); in a script without `if __name__ == "__main__"` too."""
+    done = subprocess.run(
+        [sys.executable, "-c", INT8_OF_AN_LSTM, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    one, all_of_them = done.stdout.splitlines()
+    for said in (one, all_of_them):
+        assert "as int8, but the converter ended its process (SIGSEGV) over 'net'" in said and "unroll=True" in said
+    assert all_of_them.startswith("['float32']") and not (tmp_path / "int8.tflite").exists()
+
+
+def test_a_conversion_apart_gives_what_one_at_home_gives(tmp_path):
+    model = keras.Sequential([keras.Input((6, 4)), L.GRU(4), L.Dense(2)], name="net")
+    x = np.random.default_rng(0).normal(size=(4, 6, 4)).astype("float32")
+    with Converter(model, x) as converter:
+        content = apart(converter.folder, "net", "float32", "float32", False, None)
+        assert np.allclose(Loaded(content).outputs([x])[0], Loaded(converter("float32")).outputs([x])[0], atol=1e-6)
+    with (
+        Converter(keras.Sequential([keras.Input((8,)), Betainc()]), np.ones((3, 8), "float32")) as converter,
+        pytest.raises(ExportError, match="'net' needs Betainc"),
+    ):
+        apart(converter.folder, "net", "float32", "float32", False, None)
+    unrolled = keras.Sequential([keras.Input((6, 4)), L.GRU(4, unroll=True), L.Dense(2)])
+    unrolled.set_weights(model.get_weights())
+    assert export.tflite(unrolled, tmp_path / "a.tflite", x, variant="int8", representative=x).difference < 0.2
+
+
+@pytest.mark.parametrize("layer", ["Dense", "EinsumDense", "Conv2D", "Embedding"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_layer_with_lora_leaves_as_one_kernel(layer, when, tmp_path):
+    kinds = {
+        "Dense": lambda: [keras.Input((6, 6, 4)), L.Dense(8, name="it")],
+        "EinsumDense": lambda: [keras.Input((6, 6, 4)), L.EinsumDense("abcd,de->abce", (6, 6, 8), name="it")],
+        "Conv2D": lambda: [keras.Input((6, 6, 4)), L.Conv2D(8, 3, name="it")],
+        "Embedding": lambda: [keras.Input((6,), dtype="int32"), L.Embedding(5, 8, name="it")],
+    }
+    model = keras.Sequential([*kinds[layer](), L.Flatten(), L.Dense(3)])
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 5, (4, *model.input_shape[1:])).astype(model.inputs[0].dtype)
+    if when == "before":
+        model.get_layer("it").enable_lora(2)
+    masked = tfl.wrap(model, prunable="/kernel$")
+    if when == "after":
+        model.get_layer("it").enable_lora(2)
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(size=variable.shape))
+    expected = np.asarray(masked(x))
+    loaded = keras.models.load_model(export.keras_file(masked, tmp_path / "a.keras"))
+    np.testing.assert_allclose(np.asarray(loaded(x)), expected, rtol=1e-5, atol=1e-5)
+    assert not loaded.get_layer("it").lora_enabled
+    np.testing.assert_allclose(np.asarray(tfl.compact(masked).model(x)), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(masked(x)), expected, rtol=1e-6)
+
+
+FACTOR = 3.0
+
+
+@pytest.mark.parametrize(
+    ("layer", "loads"),
+    [
+        (lambda: L.Lambda(lambda z: z * 2.0), True),
+        (lambda: L.Lambda(lambda z: keras.ops.relu(z) * FACTOR), False),  # names that the file does not know
+        (lambda: L.Dense(8, activation=lambda z: z * FACTOR), False),
+        (lambda: L.Activation(lambda z: z * FACTOR), False),
+    ],
+    ids=["Lambda", "Lambda with names", "Dense", "Activation"],
+)
+def test_functions_of_ones_own(layer, loads, tmp_path):
+    model = keras.Sequential([keras.Input((8,)), layer(), L.Dense(8, "relu"), L.Dense(2)], name="net")
+    x = inputs(model)
+    masked = tfl.prune(model, 0.5, scope="channels")
+    expected = np.asarray(masked(x))
+    np.testing.assert_allclose(np.asarray(tfl.compact(masked).model(x)), expected, atol=1e-5)
+    if loads:
+        loaded = keras.models.load_model(export.keras_file(masked, tmp_path / "a.keras"), safe_mode=False)
+        np.testing.assert_array_equal(np.asarray(loaded(x)), expected)
+    else:
+        with pytest.raises(ExportError, match="'net' is not one .*register"):
+            export.keras_file(masked, tmp_path / "a.keras")
+        assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_overwritten_unless_asked_and_then_only_what_an_export_made(tmp_path):

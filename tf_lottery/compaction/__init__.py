@@ -31,6 +31,7 @@ from tf_lottery.compaction import kernels, unitwise  # noqa: F401  they register
 from tf_lottery.compaction.graph import Graph, Step, fill
 from tf_lottery.compaction.report import Change, LayerChange, Report, multiply_adds
 from tf_lottery.compaction.rules import Rule, Units, rule_of
+from tf_lottery.export.formats import functions_by_name
 
 __all__ = ["Change", "Compacted", "LayerChange", "Report", "compact"]
 
@@ -131,7 +132,7 @@ def _rebuild(graph: Graph, rules: list[Rule]) -> Compacted:
     def call(step: Step, tensors: list):
         rule, shared = rule_at[id(step)], id(step.layer) in copies
         tensors = rule.select(tensors)
-        layer = copies[id(step.layer)] if shared else type(step.layer).from_config(_renamed(rule.config(), names))
+        layer = copies[id(step.layer)] if shared else _copied(rule, names)
         outputs = step.call(layer, tensors)
         if rule.reason:
             left[layer.name] = rule.reason
@@ -144,6 +145,12 @@ def _rebuild(graph: Graph, rules: list[Rule]) -> Compacted:
 
     small = graph.rebuild(call)
     return Compacted(small, Report(tuple(changes), left, before=graph.model, after=small))
+
+
+def _copied(rule: Rule, names: set[str]):
+    """The compacted layer or operation, without weights yet."""
+    with functions_by_name([rule.layer]):
+        return type(rule.layer).from_config(_renamed(rule.config(), names))
 
 
 def _renamed(config: dict, names: set[str]) -> dict:

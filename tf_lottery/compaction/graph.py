@@ -13,9 +13,9 @@ import numpy as np
 from keras import tree
 
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.export.formats import check_model, uncompiled_copy
+from tf_lottery.export.formats import check_model, plain, uncompiled_copy
 from tf_lottery.masking import weights
-from tf_lottery.masking.layers import Masked, strip
+from tf_lottery.masking.layers import Masked
 
 
 @dataclass(frozen=True)
@@ -146,10 +146,10 @@ def _plain_copy(model) -> keras.Model:
     check_model(model)
     if not isinstance(model, keras.Model) or not model.built:
         raise LotteryError(f"Expected a Keras model that is built, but {model.name!r} is not one.")
-    plain = model.inner if isinstance(model, Masked) else model
-    if not _is_open(plain):
+    inner = model.inner if isinstance(model, Masked) else model
+    if not _is_open(inner):
         raise LotteryError(
-            f"Expected a Sequential or Functional model, but {plain.name!r} is subclassed ({type(plain).__name__}): compact "
+            f"Expected a Sequential or Functional model, but {inner.name!r} is subclassed ({type(inner).__name__}): compact "
             "follows the calls of layers, and those of a call method of one's own are hidden."
         )
     layers = weights.sublayers(model)
@@ -163,10 +163,10 @@ def _plain_copy(model) -> keras.Model:
                 f"Expected layers that can be copied, but {layer.name!r} was adapted: compact the model behind it."
             )
     own = [type(layer) for layer in layers if not is_keras(type(layer))]
-    with keras.saving.custom_object_scope({kind.__name__: kind for kind in own}):
-        copy = uncompiled_copy(model)
-    fill(copy, model.get_weights())
-    return strip(copy)
+    with keras.saving.custom_object_scope({kind.__name__: kind for kind in own}), plain(model) as sparse:
+        copy = uncompiled_copy(sparse)
+    fill(copy, copy.get_weights())
+    return copy
 
 
 def fill(layer: keras.layers.Layer, values: list[np.ndarray]) -> None:

@@ -2,8 +2,10 @@
 
 What stands here, and after a colon the names that other rooms take from it:
 
-    formats     `.keras` files and SavedModels, and the plain model that goes into them: check_model, uncompiled_copy
+    formats     `.keras` files and SavedModels, and the plain model that goes into them: check_model,
+                functions_by_name, plain, uncompiled_copy
     variants    the variants of TFLite: how each is converted, and how far it may differ: Converter
+    conversion  one conversion to TFLite, here or in a process of its own
     comparison  files that are loaded, run and compared before they count
     litert      TFLite files run by LiteRT: Loaded, latencies
     kernels     for which layers XNNPACK has a sparse kernel

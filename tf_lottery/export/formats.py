@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import types
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -15,6 +16,8 @@ from tf_lottery.base.files import free, whole_file, whole_folder
 from tf_lottery.base.quiet import silenced
 from tf_lottery.masking import layers, weights
 from tf_lottery.tickets.ticket import Ticket
+
+LORA = ("lora_rank", "lora_alpha")  # what a layer's config says of it
 
 
 def keras_file(model: keras.Model, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
@@ -47,9 +50,17 @@ def keras_file(model: keras.Model, path: str | os.PathLike, *, overwrite: bool =
     with plain(model) as sparse:
         copy = uncompiled_copy(sparse)
     with whole_file(path) as unfinished:
-        with silenced():
-            copy.save(unfinished)
-            loaded = keras.models.load_model(unfinished, compile=False, safe_mode=False)  # it was written here
+        try:
+            with silenced():
+                copy.save(unfinished)
+                loaded = keras.models.load_model(unfinished, compile=False, safe_mode=False)  # it was written here
+            if hasattr(copy, "outputs") and not hasattr(loaded, "outputs"):  # Keras keeps silent where a call failed
+                raise TypeError("what its layers call knows names that are not in the file")
+        except Exception as error:  # whatever its layers and functions raise
+            raise ExportError(
+                f"Expected a model that Keras can save and load, but {model.name!r} is not one ({first_line(error)}): put functions "
+                "of your own into layers, and register these with keras.saving.register_keras_serializable."
+            ) from error
         same = zip(copy.get_weights(), loaded.get_weights(), strict=True)
         if not all(np.array_equal(a, b, equal_nan=True) for a, b in same):
             raise ExportError(f"Expected a file with the weights of {model.name!r}, but Keras loads others from it.")
@@ -120,14 +131,17 @@ def check_model(model) -> None:
 def uncompiled_copy(model: keras.Model, *, float32: bool = False) -> keras.Model:
     """The same model again, never compiled: optimizers and losses may be objects that only their author has.
 
+    Where a layer has LoRA, the copy has the kernel that it makes of its parts, as a file of Keras has.
+
     Args:
       model: A plain model.
       float32: Give all layers of other float types float32 to compute in and to store.
     """
     try:
-        config = _without_compilation(keras.saving.serialize_keras_object(model))
-        copy = keras.saving.deserialize_keras_object(_in_float32(config) if float32 else config, safe_mode=False)
-        copy.set_weights(model.get_weights())
+        with functions_by_name(weights.sublayers(model)):
+            config = _without(("compile_config", *LORA), keras.saving.serialize_keras_object(model))
+            copy = keras.saving.deserialize_keras_object(_in_float32(config) if float32 else config, safe_mode=False)
+        copy.set_weights(_merged_weights(model))
     except Exception as error:  # whatever the get_config and from_config of its layers raise
         raise ExportError(
             f"Expected a model that Keras can save and load, but {model.name!r} is not one ({first_line(error)})."
@@ -135,10 +149,46 @@ def uncompiled_copy(model: keras.Model, *, float32: bool = False) -> keras.Model
     return copy
 
 
-def _without_compilation(config):
+@contextlib.contextmanager
+def functions_by_name(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
+    """While layers are copied by their configs: Python functions in them, lambdas too, are those of the original.
+
+    Keras would take a lambda for a danger, and make another of its code that knows none of the names around it.
+    """
+    inside = [value for layer in layers for value in vars(layer).values() if isinstance(value, types.FunctionType)]
+    own = {id(f): f for f in inside if f.__module__.partition(".")[0] != "keras"}
+    names = {f"tf_lottery_function_{i}": function for i, function in enumerate(own.values())}
+    before = [function.__name__ for function in names.values()]
+    known = keras.saving.get_custom_objects()  # a scope would hide those around it
+    try:
+        for name, function in names.items():
+            function.__name__ = name
+        known.update(names)
+        yield
+    finally:
+        for (name, function), own_name in zip(names.items(), before):
+            function.__name__ = own_name
+            known.pop(name, None)
+
+
+def _merged_weights(model) -> list[np.ndarray]:
+    """Its weights, where a layer has LoRA with the kernel that it makes of its parts in the place of these."""
+    values = {id(variable): weights.value_of(variable) for variable in model.weights}
+    for layer in weights.sublayers(model):
+        if not getattr(layer, "lora_enabled", False):
+            continue
+        for variable in layer.variables:
+            if variable.name.startswith("lora_"):
+                values.pop(id(variable), None)
+            elif variable.name in ("kernel", "embeddings"):
+                values[id(variable)] = keras.ops.convert_to_numpy(getattr(layer, variable.name))
+    return [values[id(variable)] for variable in model.weights if id(variable) in values]
+
+
+def _without(names: Sequence[str], config):
     if isinstance(config, dict):
-        return {key: _without_compilation(value) for key, value in config.items() if key != "compile_config"}
-    return [_without_compilation(value) for value in config] if isinstance(config, list) else config
+        return {key: _without(names, value) for key, value in config.items() if key not in names}
+    return [_without(names, value) for value in config] if isinstance(config, list) else config
 
 
 def _in_float32(config):

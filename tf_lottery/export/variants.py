@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import tensorflow as tf
 
 from tf_lottery.base.errors import ExportError
 from tf_lottery.base.quiet import silenced
+from tf_lottery.export.conversion import CONTROL_FLOW, apart, convert
 from tf_lottery.export.formats import first_line
 
 
@@ -68,11 +68,15 @@ class Converter:
     Args:
       model: A plain model that computes in float32.
       inputs: Real inputs in the structure that the model is called with; arrays (N, ...).
+
+    Attributes:
+      folder: Where its SavedModel lies, until `close`.
     """
 
     def __init__(self, model: keras.Model, inputs):
         self.model, self.inputs = model, inputs
-        self._folder = tempfile.TemporaryDirectory()
+        self._temporary = tempfile.TemporaryDirectory()
+        self.folder = self._temporary.name
         signature = [
             tf.TensorSpec((1, *array.shape[1:]), array.dtype, name=f"input_{i}")
             for i, array in enumerate(keras.tree.flatten(inputs))
@@ -82,12 +86,18 @@ class Converter:
         served.call = tf.function(self._serve, input_signature=signature)
         try:
             with silenced():
-                tf.saved_model.save(served, self._folder.name, signatures=served.call.get_concrete_function())
+                function = served.call.get_concrete_function()
+                tf.saved_model.save(served, self.folder, signatures=function)
         except Exception as error:  # whatever tracing the model raises
             self.close()
             raise ExportError(
                 f"Expected a model that TensorFlow can trace, but {model.name!r} is not one ({first_line(error)})."
             ) from error
+        graph = function.graph.as_graph_def()
+        nodes = [
+            node for part in (graph, *graph.library.function) for node in getattr(part, "node", None) or part.node_def
+        ]
+        self._branches = not CONTROL_FLOW.isdisjoint(node.op for node in nodes)
 
     def __enter__(self) -> Converter:
         return self
@@ -96,7 +106,7 @@ class Converter:
         self.close()
 
     def close(self) -> None:
-        self._folder.cleanup()
+        self._temporary.cleanup()
 
     def _serve(self, *inputs):
         return keras.tree.flatten(self.model(keras.tree.pack_sequence_as(self.inputs, inputs), training=False))
@@ -109,33 +119,8 @@ class Converter:
           representative: For int8: typical inputs, flattened as the model's.
 
         Raises:
-          ExportError: With the converter's reason in one sentence.
+          ExportError: With the converter's reason in one sentence; also if it ended its process.
         """
         variant = check_variant(name)
-        converter = tf.lite.TFLiteConverter.from_saved_model(self._folder.name)
-        converter.optimizations = [] if variant.weights == "float32" else [tf.lite.Optimize.DEFAULT]
-        if variant.sparse:
-            converter.optimizations.append(tf.lite.Optimize.EXPERIMENTAL_SPARSITY)
-        if variant.weights == "float16":
-            converter.target_spec.supported_types = [tf.float16]
-        if variant.weights == "int8":
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.representative_dataset = lambda: (
-                {f"input_{i}": array[n : n + 1] for i, array in enumerate(representative)}
-                for n in range(len(representative[0]))
-            )
-        try:
-            with silenced():
-                return converter.convert()
-        except Exception as error:  # the converter raises its own, and those of its C++ side
-            raise ExportError(self._reason(name, str(error))) from error
-
-    def _reason(self, name: str, page: str) -> str:
-        """One sentence from the page that the converter writes."""
-        missing = re.findall(r"'tf\.(\w+)' op is neither a custom op nor a flex op", page)
-        if missing:
-            operations = ", ".join(dict.fromkeys(missing))
-            return f"Expected a model of operations that TFLite has, but {self.model.name!r} needs {operations}."
-        said = re.search(r"error: (?:loc\(.*\): )?(.+)", page)
-        reason = said[1] if said else page.strip()
-        return f"Expected a model that TFLite can take as {name}, but converting {self.model.name!r} failed ({first_line(Exception(reason))})."
+        how = apart if variant.weights == "int8" and self._branches else convert
+        return how(self.folder, self.model.name, name, variant.weights, variant.sparse, representative)
