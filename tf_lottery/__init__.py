@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tf_lottery.base.errors import DataError, ExportError, LotteryError, NonFiniteLossError, TicketError
     from tf_lottery.compaction import compact
-    from tf_lottery.masking.layers import MaskedLayer, MaskedModel, strip, wrap
+    from tf_lottery.masking.layers import MaskedLayer, MaskedModel
     from tf_lottery.masking.state import get_masks, set_masks
+    from tf_lottery.masking.wrapping import strip, wrap
     from tf_lottery.search.find import find_ticket, retrain_ticket
     from tf_lottery.search.pruning import prune
     from tf_lottery.search.schedules import LotterySchedule
@@ -45,8 +46,8 @@ _HOMES = {
     "prune": "search.pruning",
     "retrain_ticket": "search.find",
     "set_masks": "masking.state",
-    "strip": "masking.layers",
-    "wrap": "masking.layers",
+    "strip": "masking.wrapping",
+    "wrap": "masking.wrapping",
 }
 _MODULES = {
     "callbacks": "search.callbacks",

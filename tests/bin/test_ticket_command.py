@@ -11,7 +11,7 @@ import pytest
 from tf_lottery import Ticket, TicketError
 from tf_lottery.base.container import digest
 from tf_lottery.bin import main
-from tf_lottery.masking import layers, state
+from tf_lottery.masking import state, wrapping
 from tf_lottery.problems import data, models
 from tf_lottery.runs import problem
 from tf_lottery.search import find
@@ -243,6 +243,6 @@ def test_a_supermask_is_its_mask_and_its_seed(tmp_path):
     masks = sum(part.mask_bytes for part in account.parts)
     assert {part.initial for part in account.parts} == {"recipe"} and account.bytes < masks + 2_000
     ticket = Ticket.load(file)
-    plain = layers.strip(ticket.apply(problem.model_of(ticket)))
+    plain = wrapping.strip(ticket.apply(problem.model_of(ticket)))
     assert accuracy(plain) == pytest.approx(ticket.metrics["mask_accuracy"], abs=1e-6)
     assert all(digest(recipes.regenerate(r, p)) == r.digest for p, r in account.contents.initial.items())

@@ -92,7 +92,7 @@ def apply(options: Options, file: str) -> None:
     which = options.weights or ("initial" if ticket.final is None else "final")
 
     with native_stderr_off():
-        from tf_lottery.masking import layers
+        from tf_lottery.masking import wrapping
         from tf_lottery.problems import data
         from tf_lottery.runs import problem
     tests = None
@@ -106,7 +106,7 @@ def apply(options: Options, file: str) -> None:
         tests, origin = dataset.test, {"input_shape": list(dataset.input_shape), "classes": dataset.classes}
         ticket = dataclasses.replace(ticket, found={**origin, **ticket.found})
     model = load_keras(options.model) if is_keras_file(options.model) else problem.model_of(ticket, options.model)
-    plain = layers.strip(ticket.apply(model, which))
+    plain = wrapping.strip(ticket.apply(model, which))
     if output:
         with whole_file(output) as unfinished:
             plain.save(unfinished)

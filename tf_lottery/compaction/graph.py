@@ -15,7 +15,7 @@ from keras import tree
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.export.formats import check_model, plain, uncompiled_copy
 from tf_lottery.masking import weights
-from tf_lottery.masking.layers import Masked
+from tf_lottery.masking.masked import Masked
 
 
 @dataclass(frozen=True)

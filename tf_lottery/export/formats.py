@@ -14,7 +14,7 @@ import numpy as np
 from tf_lottery.base.errors import ExportError
 from tf_lottery.base.files import free, whole_file, whole_folder
 from tf_lottery.base.quiet import silenced
-from tf_lottery.masking import layers, weights
+from tf_lottery.masking import weights, wrapping
 from tf_lottery.tickets.ticket import Ticket
 
 LORA = ("lora_rank", "lora_alpha")  # what a layer's config says of it
@@ -113,7 +113,7 @@ def plain(model: keras.Model) -> Iterator[keras.Model]:
         )
     trainable = [(variable, variable.trainable) for variable in model.variables]
     try:
-        yield layers.strip(model)
+        yield wrapping.strip(model)
     finally:
         for variable, before in trainable:
             variable.trainable = before

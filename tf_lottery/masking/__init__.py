@@ -4,8 +4,12 @@ What stands here, and after a colon the names that other rooms take from it:
 
     weights       which variables are prunable, their names and rates: Kernel, Prunable, Fraction, by_path, fresh_optimizer,
                   owning_layers, sublayers, value_of
-    layers        the wrapper, put on and taken off: Masked, MaskedLayer, MaskedModel, wrap, strip, settle, settle_all,
-                  gradient_masks
+    calls         how Keras calls a model, and when it has its weights: called
+    scope         a scope in which some variables have other values
+    masked        what all wrappers share, and the raw kernels in order: Masked, settle, settle_all
+    own_step      models that bring their own step, and their optimizers: own_step
+    layers        the wrappers: MaskedLayer, MaskedModel
+    wrapping      put on and taken off, in one call: wrap, strip, gradient_masks
     learned       masks that are trained while the weights stay: Learned, wrap
     state         masks, values and the optimizer's state of a wrapped model, read and set
     gradients     what criteria that choose before training measure of a model: Probe

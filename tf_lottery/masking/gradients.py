@@ -29,7 +29,9 @@ import tensorflow as tf
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.base.registry import Registry
 from tf_lottery.masking import state, weights
-from tf_lottery.masking.layers import Masked, gradient_masks, masked_parts
+from tf_lottery.masking.calls import called
+from tf_lottery.masking.masked import Masked, masked_parts
+from tf_lottery.masking.wrapping import gradient_masks
 from tf_lottery.rules import criteria
 from tf_lottery.rules.masks import Arrays
 
@@ -92,7 +94,7 @@ class Network:
     def __call__(self, kernels: Kernels, x, *, training: bool):
         values = self._values | {self._ids[path]: value for path, value in kernels.items()}
         with keras.StatelessScope([(self._variables[key], value) for key, value in values.items()]):
-            return self.model(x, training=training)
+            return called(self.model, x, training=training)
 
 
 def take(

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.masking import gradients, state
+from tf_lottery.masking.calls import called
 from tf_lottery.masking.gradients import Network, Probe
 
 EXPLODED = 100  # times the loss of guessing
@@ -96,7 +97,7 @@ def _gain(mask: np.ndarray) -> float:
 
 def is_constant(model: keras.Model, x) -> bool:
     """Whether the model's outputs are the same for all examples, bit for bit: no signal gets through."""
-    outputs = [np.asarray(output) for output in keras.tree.flatten(model(x, training=False))]
+    outputs = [np.asarray(output) for output in keras.tree.flatten(called(model, x, training=False))]
     return all(np.array_equal(output, np.broadcast_to(output[:1], output.shape)) for output in outputs)
 
 

@@ -33,8 +33,10 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.masking import layers, weights
+from tf_lottery.masking import layers, weights, wrapping
 from tf_lottery.masking.distribution import scope_of
+from tf_lottery.masking.masked import Masked, masked_parts
+from tf_lottery.masking.own_step import own_step
 from tf_lottery.masking.weights import Kernel, Prunable
 from tf_lottery.rules import masks
 
@@ -42,8 +44,8 @@ CONSTANTS = ("none", "std", "kaiming")
 DEFAULTS = {"learning": "none", "edge_popup": "kaiming"}  # the rules, and the signed_constant of each
 
 
-class Learned(layers.Masked):
-    """What a wrapper that learns its masks adds to `layers.Masked`: frozen weights, scores, and a rule between them."""
+class Learned(Masked):
+    """What a wrapper that learns its masks adds to `Masked`: frozen weights, scores, and a rule between them."""
 
     learns = True
 
@@ -138,7 +140,7 @@ class Learned(layers.Masked):
         return mask.size / max(int(np.count_nonzero(mask)), 1)
 
     def sample(self, rng: np.random.Generator) -> None:
-        """Puts one sampled mask (or with edge_popup the mask) into the raw kernels; `layers.settle` undoes it."""
+        """Puts one sampled mask (or with edge_popup the mask) into the raw kernels; `masked.settle` undoes it."""
         for index, kernel in enumerate(self.kernels):
             mask = self.mask(index)
             if self.rule["by"] == "learning":
@@ -156,6 +158,7 @@ class Learned(layers.Masked):
 
     def thaw(self) -> None:
         """Makes the wrapped model's own variables trainable again."""
+        super().thaw()
         for variable in self.inner.variables if self.kernels else ():
             variable.trainable |= id(variable) in self._was_trainable
 
@@ -212,16 +215,20 @@ def wrap(
         raise LotteryError(
             f"Expected a built model, but {model.name!r} has no weights yet: build it or call it on data first."
         )
-    if layers.masked_parts(model):
+    if masked_parts(model):
         raise LotteryError(
             f"Expected a plain model, but {model.name!r} is masked already: call tf_lottery.strip on it."
+        )
+    if steps := own_step(model):
+        raise LotteryError(
+            f"Expected a model whose masks Keras' own step can train, but {model.name!r} brings {steps[0]}, which trains its weights."
         )
     kind = SupermaskModel if isinstance(model, keras.Model) else SupermaskLayer
     with scope_of(model):
         masked = kind(
             model, prunable, by=by, density=density, signed_constant=signed_constant, rescale=rescale, seed=seed
         )
-    layers.check_kernels(masked, prunable)
+    wrapping.check_kernels(masked, prunable)
     return masked
 
 

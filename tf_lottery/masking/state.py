@@ -9,9 +9,11 @@ import keras
 import numpy as np
 
 from tf_lottery.base.errors import LotteryError, TicketError
-from tf_lottery.masking import weights
-from tf_lottery.masking.layers import Masked, MaskedLayer, MaskedModel, masked_parts, settle, wrap
+from tf_lottery.masking import own_step, weights
+from tf_lottery.masking.layers import MaskedLayer, MaskedModel
+from tf_lottery.masking.masked import Masked, masked_parts, settle, settle_all
 from tf_lottery.masking.weights import Kernel, check_keras_3
+from tf_lottery.masking.wrapping import wrap
 from tf_lottery.rules import masks as masks_lib
 from tf_lottery.rules.masks import Arrays
 
@@ -94,7 +96,8 @@ def named_variables(model) -> dict[str, keras.Variable]:
 
 
 def get_values(model) -> Arrays:
-    """The values of the plain model's variables: {path: array}."""
+    """The values of the plain model's variables: {path: array}; pruned weights hold what they are to hold."""
+    settle_all(model)
     return {path: weights.value_of(variable) for path, variable in named_variables(model).items()}
 
 
@@ -130,29 +133,40 @@ def check_masks_are_set(part: Masked) -> None:
 
 
 def reset_optimizer(model, *, keep_step: bool = False) -> None:
-    """Gives the model's compiled optimizer the state it was built with; with `keep_step` its step and rate stay."""
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is None or not optimizer.built:
-        return
-    fresh = weights.fresh_optimizer(optimizer)
-    fresh.build(model.trainable_variables)
-    kept = {"iteration", "learning_rate"} if keep_step else set()
-    for variable, start in zip(optimizer.variables, fresh.variables):
-        if variable.name not in kept:
-            variable.assign(start.value)
+    """Gives the model's compiled optimizers the state they were built with; with `keep_step` their step and rate stay."""
+    for optimizer in own_step.optimizers_of(model):
+        if not optimizer.built:
+            continue
+        fresh = weights.fresh_optimizer(optimizer)
+        fresh.build(built_with(optimizer))
+        kept = {"iteration", "learning_rate"} if keep_step else set()
+        for variable, start in zip(optimizer.variables, fresh.variables, strict=True):
+            if variable.name not in kept:
+                variable.assign(start.value)
+
+
+def built_with(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The variables that an optimizer has slots for: those that were trainable when it was built.
+
+    Keras has no public way to tell, so this is one of the private names that the library uses; a test notices when it moves.
+    """
+    return list(optimizer._trainable_variables)
 
 
 def _mask_optimizer(model, masks: Mapping[int, np.ndarray]) -> None:
-    """Gives the optimizer's slots their first values where weights are pruned; `masks` by the `id` of their kernels.
+    """Gives the optimizers' slots their first values where weights are pruned; `masks` by the `id` of their kernels.
 
     Slots are told by their names, `<optimizer>/<path of the variable, with _ for />_<name of the slot>`, in the order of the
     variables where several have one path.
     """
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is None or not optimizer.built:
-        return
+    for optimizer in own_step.optimizers_of(model):
+        if optimizer.built:
+            _mask_slots(optimizer, masks)
+
+
+def _mask_slots(optimizer: keras.optimizers.Optimizer, masks: Mapping[int, np.ndarray]) -> None:
     owners: dict[str, list] = {}
-    for variable in model.trainable_variables:
+    for variable in built_with(optimizer):
         owners.setdefault(variable.path.replace("/", "_") + "_", []).append(variable)
     starts = _slot_starts(optimizer)
     seen: dict[str, int] = {}

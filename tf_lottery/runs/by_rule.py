@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.masking import layers
+from tf_lottery.masking import wrapping
 from tf_lottery.problems import data
 from tf_lottery.rules import criteria
 from tf_lottery.runs import problem
@@ -48,7 +48,7 @@ def evaluate(
     for r in range(base.replicates) if replicate is None else [replicate]:
         model, trainer = problem.of_replicate(base, dataset, r)
         for row in supermask.evaluate(
-            layers.wrap(model, base.prunable),
+            wrapping.wrap(model, base.prunable),
             run.ticket(r, 0),
             trainer.test_accuracy,
             criterion=chosen,

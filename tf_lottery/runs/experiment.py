@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import tensorflow as tf
 
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.masking import layers
+from tf_lottery.masking import wrapping
 from tf_lottery.problems import data
 from tf_lottery.runs import problem
 from tf_lottery.runs.levels import Display, Train, begun, missing_levels, origin, seen_by, stretches, versions, write
@@ -122,7 +122,7 @@ def run_branch(
         own_levels = sorted(k for at, k in missing if at == r)
         trained = Train(trainer, run, display, r, own_levels, dataset.classes, settings.pruned == "zero")
         dense = trunk.ticket(r, 0)
-        masked = layers.wrap(model, base.prunable, held=settings.pruned != "zero")
+        masked = wrapping.wrap(model, base.prunable, held=settings.pruned != "zero")
         tickets = (
             find.retrain_ticket(
                 masked,

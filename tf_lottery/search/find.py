@@ -13,8 +13,9 @@ import keras
 import numpy as np
 
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.masking import gradients, layers, state, weights
+from tf_lottery.masking import gradients, own_step, state, weights, wrapping
 from tf_lottery.masking.gradients import Probe
+from tf_lottery.masking.masked import settle
 from tf_lottery.masking.weights import Fraction, Kernel, Prunable
 from tf_lottery.rules import masks, treatments
 from tf_lottery.rules.masks import Arrays
@@ -106,7 +107,7 @@ def find_ticket(
     arXiv 1903.01611) for `rewind_to`.
     """
     _check(levels, rewind_to)
-    masked = layers.wrap(model, prunable, held=treatments.get_pruned(pruned) is not treatments.zero)
+    masked = wrapping.wrap(model, prunable, held=treatments.get_pruned(pruned) is not treatments.zero)
     kernels = _kernels(masked)
     rounds = Rounds(
         [weights.prune_fractions(list(kernels.values()), prune_fraction)] * levels,
@@ -173,7 +174,7 @@ def retrain_ticket(
     """
     survivors, pruned = treatments.get_survivors(survivors), treatments.get_pruned(pruned)
     found = {**ticket.found, **names(survivors=survivors, pruned=pruned), "random_mask": random_mask, "seed": seed}
-    masked = layers.wrap(model, held=pruned is not treatments.zero)
+    masked = wrapping.wrap(model, held=pruned is not treatments.zero)
     kernels = _kernels(masked)
     ticket, dense = _in_paths_of(masked, [ticket, dense])
     rng = np.random.default_rng([seed, ticket.level, 1])
@@ -203,7 +204,7 @@ class _Snapshot(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if self.values is not None:
             return
-        step, (wanted,) = (logs or {}).get("step") or weights.step_of(self.model.optimizer), self.at_steps
+        step, (wanted,) = (logs or {}).get("step") or own_step.step_of_model(self.model), self.at_steps
         if step > wanted:
             raise LotteryError(
                 f"Expected training to stop by at step {wanted} for rewind_to, but it went on to step {step} at once."
@@ -236,7 +237,7 @@ def _trained(masked, train: Train, ticket: Ticket, rewind_to: int = 0) -> Ticket
             f"Expected train to hand its callbacks on and to reach step {rewind_to} for rewind_to, but it did not."
         )
     initial = arrays(snapshot.values if snapshot else ticket.initial)
-    layers.settle(masked)
+    settle(masked)
     return dataclasses.replace(ticket, initial=initial, final=state.get_values(masked), metrics=metrics)
 
 

@@ -16,8 +16,9 @@ import numpy as np
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.masking import gradients, state, weights
 from tf_lottery.masking.gradients import Probe
-from tf_lottery.masking.layers import MaskedLayer, MaskedModel, wrap
+from tf_lottery.masking.layers import MaskedLayer, MaskedModel
 from tf_lottery.masking.weights import Prunable
+from tf_lottery.masking.wrapping import wrap
 from tf_lottery.rules import criteria, masks, patterns
 from tf_lottery.rules.masks import Arrays
 

@@ -21,9 +21,10 @@ import numpy as np
 
 from tf_lottery.base.container import digest
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.masking import gradients, layers, state, weights
+from tf_lottery.masking import gradients, state, weights, wrapping
 from tf_lottery.masking.gradients import Probe
 from tf_lottery.masking.learned import Learned, wrap
+from tf_lottery.masking.masked import settle
 from tf_lottery.masking.weights import Prunable
 from tf_lottery.rules import criteria, masks
 from tf_lottery.search.find import Train, metrics_of
@@ -80,7 +81,7 @@ def evaluate(
     Examples:
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(2)])
-    >>> masked, x = layers.wrap(model), np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    >>> masked, x = wrapping.wrap(model), np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
     >>> initial = state.get_values(masked)
     >>> model.compile("adam", "sparse_categorical_crossentropy")
     >>> history = model.fit(x, x[:, 0] > 0, epochs=2, verbose=0)
@@ -93,7 +94,7 @@ def evaluate(
     """
     several = [criterion] if isinstance(criterion, str) or callable(criterion) else criterion
     functions = [criteria.get(one) for one in several]
-    masked = layers.wrap(model)
+    masked = wrapping.wrap(model)
     kernels = state.masked_kernels(masked)
     per_kernel = []
     for density in densities:
@@ -211,7 +212,7 @@ def train(
         _assign(masked, own)
         raise
     new = state.get_masks(masked)
-    layers.strip(masked)
+    wrapping.strip(masked)
     if empty := [path for path, mask in new.items() if not mask.any()]:
         warnings.warn(
             f"the mask keeps no weight of {', '.join(empty)}: train for longer, at a larger rate, or from a larger density",
@@ -236,7 +237,7 @@ def _measured(masked: Learned, accuracy: Accuracy, samples: int, seed: int) -> d
             sampled.append(float(accuracy(masked.inner)))
         metrics = {"sampled_accuracy": float(np.mean(sampled))}
         metrics |= {"sampled_accuracy_low": min(sampled), "sampled_accuracy_high": max(sampled)}
-    layers.settle(masked)
+    settle(masked)
     return {**metrics, "mask_accuracy": float(accuracy(masked.inner))}
 
 

@@ -9,7 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery.base.errors import DataError, LotteryError
-from tf_lottery.masking.layers import Masked
+from tf_lottery.masking.calls import called
+from tf_lottery.masking.masked import Masked
+from tf_lottery.masking.own_step import own_step
 
 Examples = tuple[np.ndarray, np.ndarray]  # inputs and targets
 
@@ -71,6 +73,11 @@ def check_shapes(model: keras.Model, x: np.ndarray, y: np.ndarray) -> None:
         raise LotteryError(
             f"Expected a built model, but {model.name!r} has no weights yet: build it or call it on data first."
         )
+    if steps := own_step(plain):
+        raise LotteryError(
+            f"Expected a model that Trainer's own step can train, but {plain.name!r} brings {steps[0]}: give find_ticket a function "
+            "around model.fit, which trains by it."
+        )
     shape = getattr(plain, "input_shape", None)
     if isinstance(shape, tuple) and (
         len(shape) != x.ndim or any(a not in (None, b) for a, b in zip(shape[1:], x.shape[1:]))
@@ -102,7 +109,7 @@ def check_values(
     for name, (x, y) in sets.items():
         x, y = tf.constant(x[:2]), tf.constant(y[:2])
         try:
-            outputs = model(augmented(x) if name == "train" else x, training=False)
+            outputs = called(model, augmented(x) if name == "train" else x, training=False)
             loss = loss or _cross_entropy(outputs)
             _check_one_hot(name, y, outputs, loss)
             loss(y, outputs)

@@ -9,10 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking.calls import called
 from tf_lottery.masking.distribution import Replicas, sums_no_gradients
-from tf_lottery.masking.layers import gradient_masks
 from tf_lottery.masking.precision import loss_scaling
 from tf_lottery.masking.weights import fresh_optimizer, sublayers, value_of
+from tf_lottery.masking.wrapping import gradient_masks
 
 EVAL_BATCH = 1_000
 
@@ -95,7 +96,7 @@ class Loop:
         x, y, share = self._batch(x, y, rows, step)
         weight = 1.0 if getattr(self.loss, "reduction", None) == "sum" else share
         with tf.GradientTape() as tape:
-            loss = mean_loss(self.loss, y, self.plain(x, training=True))
+            loss = mean_loss(self.loss, y, called(self.plain, x, training=True))
             extras = [tf.cast(extra, tf.float32) for extra in self.plain.losses]
             if self.replicas.count > 1:
                 loss, extras = loss * weight, [extra * share for extra in extras]
@@ -172,7 +173,7 @@ class Evaluation:
         return sums
 
     def _sums(self, x, y):
-        outputs = self.model(x, training=False)
+        outputs = called(self.model, x, training=False)
         loss = mean_loss(self.loss, y, outputs) * tf.cast(tf.shape(y)[0], tf.float32)
         return tf.cast(tf.stack([loss, tf.reduce_sum(tf.cast(self.metric(y, outputs), tf.float32))]), tf.float64)
 

@@ -19,8 +19,8 @@ import tensorflow as tf
 from tf_lottery.base.errors import DataError, LotteryError, NonFiniteLossError
 from tf_lottery.masking.distribution import Replicas
 from tf_lottery.masking.gradients import Probe
-from tf_lottery.masking.layers import gradient_masks
 from tf_lottery.masking.weights import sublayers, value_of
+from tf_lottery.masking.wrapping import gradient_masks
 from tf_lottery.training.checkpoint import EVERY, Checkpoint, Progress, described, fingerprint, sample_of
 from tf_lottery.training.examples import Examples, check_labels, check_metric, check_shapes, check_values, checked_set
 from tf_lottery.training.feed import Feed

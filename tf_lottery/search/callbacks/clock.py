@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.masking import weights
+from tf_lottery.masking import own_step
 
 
 class Clock:
@@ -33,7 +33,7 @@ class Clock:
 
     @property
     def now(self) -> int:
-        return weights.step_of(self.model.optimizer) - self._ghosts
+        return own_step.step_of_model(self.model) - self._ghosts
 
     def await_step(self, step: int | None) -> None:
         """Sets the step at which `end_batch` reports; None for none."""

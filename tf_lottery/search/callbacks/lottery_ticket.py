@@ -12,9 +12,10 @@ import keras
 import numpy as np
 
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.masking import gradients, state, weights
+from tf_lottery.masking import gradients, own_step, state, weights
 from tf_lottery.masking.gradients import Probe
-from tf_lottery.masking.layers import MaskedModel, settle
+from tf_lottery.masking.layers import MaskedModel
+from tf_lottery.masking.masked import settle
 from tf_lottery.masking.weights import Fraction
 from tf_lottery.rules import treatments
 from tf_lottery.rules.masks import CHANNEL_SCOPES
@@ -220,10 +221,8 @@ class LotteryTicket(keras.callbacks.Callback):
         given = [list(pair) for pair in rates.items()] if isinstance(rates, Mapping) else rates
         found |= {"prune_fraction": given or list(schedule.fractions), "rewind_to": self.rewind_to}
         self._found = names(**found, steps_per_level=schedule.steps_per_level, warm_up=schedule.warm_up)
-        config = keras.optimizers.serialize(model.optimizer)["config"]
-        config = config.get("inner_optimizer", {}).get("config", config)
-        rate = config["learning_rate"]
-        self._learning_rate = rate if isinstance(rate, float) else None  # a schedule starts anew with the step
+        rates_now = [(optimizer, _learning_rate(optimizer)) for optimizer in own_step.optimizers_of(model)]
+        self._learning_rates = [(optimizer, rate) for optimizer, rate in rates_now if rate is not None]
 
     def _check_length(self) -> None:
         epochs, steps = self.params.get("epochs"), self.params.get("steps")
@@ -255,7 +254,7 @@ class LotteryTicket(keras.callbacks.Callback):
         if len(self.tickets) > self.schedule.levels:
             raise LotteryError(f"Expected a search to go on with, but all tickets are in {str(self.directory)!r}.")
         current = tickets[-1] if tickets[-1].final is None else self._rounds.next(self.tickets[-1], self.tickets[0])
-        present, step = state.get_masks(self.model), weights.step_of(self.model.optimizer)
+        present, step = state.get_masks(self.model), own_step.step_of_model(self.model)
         if step and all(np.array_equal(present[path], mask) for path, mask in current.masks.items()):
             self._clock = self._new_clock()
             self._follow(current)
@@ -265,8 +264,8 @@ class LotteryTicket(keras.callbacks.Callback):
     def _begin(self, ticket: Ticket) -> None:
         """Puts a level's masks and starting weights on the model, with a fresh optimizer."""
         state.set_state(self.model, ticket.masks, arrays(ticket.initial))
-        if self._learning_rate is not None:
-            self.model.optimizer.learning_rate = self._learning_rate
+        for optimizer, rate in self._learning_rates:
+            optimizer.learning_rate = rate
         self._clock = self._new_clock()
         self._follow(replace(ticket, found=self._found))
         if self.early_stopping and ticket.level:
@@ -315,3 +314,10 @@ class LotteryTicket(keras.callbacks.Callback):
         if self.directory is not None:
             self.directory.mkdir(parents=True, exist_ok=True)
             ticket.save(self.directory / f"level_{ticket.level:02d}.ticket")
+
+
+def _learning_rate(optimizer: keras.optimizers.Optimizer) -> float | None:
+    """Its rate where that is a number; a schedule starts anew with the step."""
+    config = keras.optimizers.serialize(optimizer)["config"]
+    rate = config.get("inner_optimizer", {}).get("config", config)["learning_rate"]
+    return rate if isinstance(rate, float) else None

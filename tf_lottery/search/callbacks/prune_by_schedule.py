@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.masking import state, weights
-from tf_lottery.masking.layers import settle_all
+from tf_lottery.masking import own_step, state, weights
+from tf_lottery.masking.masked import settle_all
 from tf_lottery.rules import criteria
 from tf_lottery.rules import masks as masks_lib
 from tf_lottery.search.callbacks.clock import Clock, due, updates
@@ -93,7 +93,7 @@ class PruneBySchedule(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         if self._pruner.model is not self.model:
             self._pruner.prepare(self.model, state.get_values(self.model))
-        step = weights.step_of(self.model.optimizer)
+        step = own_step.step_of_model(self.model)
         kernels = state.masked_kernels(self.model)
         per_kernel = self.schedule
         if not isinstance(per_kernel, Mapping):

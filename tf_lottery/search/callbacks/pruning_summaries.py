@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.masking import state, weights
+from tf_lottery.masking import own_step, state, weights
 from tf_lottery.rules import masks as masks_lib
 from tf_lottery.rules.patterns import pool
 
@@ -59,7 +59,7 @@ class PruningSummaries(keras.callbacks.Callback):
         self._batches += 1
         if isinstance(self.update_freq, int) and self._batches % self.update_freq == 0:
             step = (logs or {}).get("step")  # a Trainer's; its optimizer is not the model's
-            self._write(weights.step_of(self.model.optimizer) if step is None else step)
+            self._write(own_step.step_of_model(self.model) if step is None else step)
 
     def on_epoch_end(self, epoch, logs=None):
         if self.update_freq == "epoch":

@@ -1,0 +1,170 @@
+"""Models that bring their own step: a GAN, a VAE, a distiller, whatever overrides `train_step`, `compute_loss` or `compile`.
+
+Keras runs such a model by its own methods, so a wrapper does too: `fit`, `evaluate`, `compile` and their kin are those of the model
+inside. Its steps read and update the raw kernels; masks hold because they are constraints of these kernels while the
+model is wrapped, and an optimizer applies the constraint of a variable after each update:
+
+    w <- w * m        (plus what pruned weights are frozen at)
+
+So pruned weights are exactly zero after each update by any of a model's optimizers, also between two updates of one step.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from tf_lottery.masking.weights import step_of
+
+STEP = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
+AROUND = ("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch")
+ABOUT = ("metrics", "reset_metrics", "get_metrics_result")
+HOOKS = [name for name in dir(keras.callbacks.Callback) if name.startswith("on_")]
+
+
+def own_methods(model: keras.layers.Layer) -> list[str]:
+    """The methods of training that a model brings itself, in the place of Keras's.
+
+    >>> class Autoencoder(keras.Model):
+    ...     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    ...         return keras.ops.mean((x - y_pred) ** 2)
+    >>> own_methods(Autoencoder())
+    ['compute_loss']
+    """
+    if not isinstance(model, keras.Model):
+        return []
+    names = [name for name in (*STEP, "compile", *AROUND, *ABOUT) if _differs(model, name)]
+    if "metrics" not in names and any(isinstance(value, keras.metrics.Metric) for value in vars(model).values()):
+        names.append("metrics")
+    return names
+
+
+def own_step(model: keras.layers.Layer) -> list[str]:
+    """Those of them that decide what is trained: steps, losses, and a `compile` with arguments of its own."""
+    known = inspect.signature(keras.Model.compile).parameters
+    names = own_methods(model)
+    arguments = inspect.signature(model.compile).parameters if "compile" in names else {}
+    named = [a.name for a in arguments.values() if a.kind not in (a.VAR_KEYWORD, a.VAR_POSITIONAL)]
+    return [name for name in names if name in STEP or (name == "compile" and not set(named) <= set(known))]
+
+
+def _differs(model: keras.Model, name: str) -> bool:
+    return getattr(type(model), name) is not getattr(keras.Model, name)
+
+
+def optimizers_of(model: keras.layers.Layer) -> list[keras.optimizers.Optimizer]:
+    """The optimizers that a model was compiled with: `model.optimizer`, and those that its own `compile` keeps."""
+    inner = getattr(model, "inner", model)
+    kept = [getattr(model, "optimizer", None)]
+    if "compile" in own_methods(inner) or "__init__" in vars(type(inner)):
+        kept += _optimizers_in(vars(inner).values())
+    return list({id(optimizer): optimizer for optimizer in kept if optimizer is not None}.values())
+
+
+def _optimizers_in(values: Iterable) -> Iterator[keras.optimizers.Optimizer]:
+    for value in values:
+        if isinstance(value, keras.optimizers.Optimizer):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _optimizers_in(value.values())
+        elif isinstance(value, list | tuple):
+            yield from _optimizers_in(value)
+
+
+def step_of_model(model: keras.layers.Layer) -> int:
+    """The step that a model's training has come to: its optimizer's, or of several the least that has begun.
+
+    A GAN whose discriminator makes five updates in a step is at the step of its generator; an optimizer that is not used, as the
+    one that Keras gives a model by default, does not count.
+    """
+    return min(filter(None, map(step_of, optimizers_of(model))), default=0)
+
+
+def updates_of(model: keras.layers.Layer) -> int:
+    """How many updates its optimizers have made, all together."""
+    return sum(step_of(optimizer) for optimizer in optimizers_of(model))
+
+
+class Constraint:
+    """A mask as the constraint of a kernel, after the one that the kernel had.
+
+    Args:
+      effective: Makes the kernel's effective value.
+      first: The constraint that the kernel had, or None.
+    """
+
+    def __init__(self, effective: Callable, first: Callable | None):
+        self.effective, self.first = effective, first
+
+    def __call__(self, variable):
+        if self.first is not None:
+            variable.assign(self.first(variable))
+        return self.effective()
+
+
+class Relay(keras.callbacks.Callback):
+    """Callbacks of a wrapped model, for the `fit` of the model inside: they see the wrapped one.
+
+    Args:
+      callbacks: What was given to the wrapped model's `fit`.
+      masked: The wrapped model.
+    """
+
+    def __init__(self, callbacks: Sequence[keras.callbacks.Callback] | Any, masked):
+        super().__init__()
+        callbacks = getattr(callbacks, "callbacks", callbacks)  # of a CallbackList
+        self.callbacks = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else list(callbacks or ())
+        self.masked = masked
+        self._updates: int | None = None
+
+    def set_params(self, params):
+        super().set_params(params)
+        for callback in self.callbacks:
+            callback.set_params(params)
+
+    def set_model(self, model):
+        super().set_model(model)
+        self.masked.ready()  # Keras has built it by now
+        self._updates = updates_of(self.masked)
+        for callback in self.callbacks:
+            callback.set_model(self.masked)
+
+    def tell(self, hook: str, *arguments) -> None:
+        if hook == "on_train_batch_end" and updates_of(self.masked) == self._updates:
+            self.masked.ready()  # its step makes no updates by an optimizer, which would apply the masks
+        for callback in self.callbacks:
+            getattr(callback, hook)(*arguments)
+
+
+for _name in HOOKS:  # one for each hook that Keras has, with its signature: (logs), (epoch, logs) or (batch, logs)
+    _parameters = list(inspect.signature(getattr(keras.callbacks.Callback, _name)).parameters)[1:]
+    if len(_parameters) == 1:
+        setattr(Relay, _name, lambda self, logs=None, _hook=_name: self.tell(_hook, logs))
+    else:
+        setattr(Relay, _name, lambda self, at, logs=None, _hook=_name: self.tell(_hook, at, logs))
+
+
+class SharedState:
+    """An attribute that a wrapper has in common with a model that brings its own step, and to itself otherwise."""
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, masked, owner=None):
+        if masked is None:
+            return self
+        if masked.brings_its_step:
+            return getattr(masked.inner, self.name)
+        try:
+            return masked.__dict__[self.name]
+        except KeyError:
+            raise AttributeError(f"{type(masked).__name__!r} object has no attribute {self.name!r}") from None
+
+    def __set__(self, masked, value):
+        if masked.brings_its_step:
+            setattr(masked.inner, self.name, value)
+        else:
+            masked.__dict__[self.name] = value
