@@ -85,14 +85,6 @@ class MaskedModel(Masked, keras.Model):
     def output_names(self) -> list[str] | None:
         return getattr(self.model, "output_names", None)
 
-    @property
-    def input(self):
-        return self.model.input
-
-    @property
-    def output(self):
-        return self.model.output
-
     def count_params(self) -> int:
         """As `keras.Model.count_params`, of the model without its masks."""
         return self.model.count_params()

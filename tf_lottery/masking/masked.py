@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.masking import weights
+from tf_lottery.masking.calls import has_weights
 from tf_lottery.masking.scope import StandIns
 from tf_lottery.masking.weights import Kernel
 
@@ -109,7 +110,7 @@ class Masked(keras.layers.Layer):
         _WRAPPERS.discard(self)
 
     def build(self, input_shape=None) -> None:
-        if not self.inner.built:
+        if not has_weights(self.inner):
             self.inner.build_from_config({"input_shape": input_shape})
         if not self.kernels:
             self._add_masks()
