@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -30,12 +30,17 @@ def get_masks(model) -> Arrays:
     return {path: part.mask(index) for path, (*_, part, index) in _named_masks(model).items()}
 
 
-def set_masks(model, masks: Mapping[str, np.ndarray]) -> None:
+def set_masks(model, masks: Mapping[str, np.ndarray], *, optimizers: Sequence[keras.optimizers.Optimizer] = ()) -> None:
     """Sets masks by variable path; kernels that are not named keep theirs.
 
     Pruned weights become zero, and so do weights that a mask brings back. In the state of a compiled optimizer the entries
     of these weights become zero too, so that old momentum moves nothing; where a mask brings weights back the whole state
     (not its step and learning rate) starts anew.
+
+    Args:
+      model: A wrapped model, or one with `MaskedLayer`s inside.
+      masks: {variable path: array of 0 and 1}.
+      optimizers: Others that train the model and whose state is to follow, as a `Trainer`'s.
 
     Raises:
       LotteryError: If a path is unknown, a shape does not fit or a value is not 0 or 1; the model is unchanged then.
@@ -53,9 +58,10 @@ def set_masks(model, masks: Mapping[str, np.ndarray]) -> None:
             held.assign(np.zeros(held.shape))
         settle(part, index)
     if grown:
-        reset_optimizer(model, keep_step=True)
+        reset_optimizer(model, keep_step=True, optimizers=optimizers)
     else:
-        _mask_optimizer(model, {id(named[path][2].kernels[named[path][3]].variable): masks[path] for path in masks})
+        by_kernel = {id(named[path][2].kernels[named[path][3]].variable): masks[path] for path in masks}
+        _mask_optimizer(model, by_kernel, optimizers)
 
 
 def masked_kernels(model) -> list[Kernel]:
@@ -132,9 +138,9 @@ def check_masks_are_set(part: Masked) -> None:
         )
 
 
-def reset_optimizer(model, *, keep_step: bool = False) -> None:
-    """Gives the model's compiled optimizers the state they were built with; with `keep_step` their step and rate stay."""
-    for optimizer in own_step.optimizers_of(model):
+def reset_optimizer(model, *, keep_step: bool = False, optimizers: Sequence[keras.optimizers.Optimizer] = ()) -> None:
+    """Gives the model's compiled optimizers, and others, the state they were built with; with `keep_step` step and rate stay."""
+    for optimizer in [*own_step.optimizers_of(model), *optimizers]:
         if not optimizer.built:
             continue
         fresh = weights.fresh_optimizer(optimizer)
@@ -153,13 +159,15 @@ def built_with(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
     return list(optimizer._trainable_variables)
 
 
-def _mask_optimizer(model, masks: Mapping[int, np.ndarray]) -> None:
+def _mask_optimizer(
+    model, masks: Mapping[int, np.ndarray], optimizers: Sequence[keras.optimizers.Optimizer] = ()
+) -> None:
     """Gives the optimizers' slots their first values where weights are pruned; `masks` by the `id` of their kernels.
 
     Slots are told by their names, `<optimizer>/<path of the variable, with _ for />_<name of the slot>`, in the order of the
     variables where several have one path.
     """
-    for optimizer in own_step.optimizers_of(model):
+    for optimizer in [*own_step.optimizers_of(model), *optimizers]:
         if optimizer.built:
             _mask_slots(optimizer, masks)
 

@@ -79,7 +79,7 @@ class Checkpoint:
         header |= {"best": progress.best, "seconds": progress.seconds}
         arrays = {**_numbered("state", state), **_numbered("best", progress.best_values)}
         arrays["curve"] = np.frombuffer(json.dumps(progress.curve).encode(), np.uint8)  # it outgrows a header
-        for i, callback in enumerate(_stateful(callbacks)):
+        for i, callback in enumerate(stateful(callbacks)):
             arrays |= {f"callback_{i}/{name}": value for name, value in callback.saved().items()}
         container.write(self.path, FORMAT, header, arrays)
         self._last = time.monotonic()
@@ -110,7 +110,7 @@ class Checkpoint:
             _listed("best", arrays),
             header["seconds"],
         )
-        for i, callback in enumerate(_stateful(callbacks)):
+        for i, callback in enumerate(stateful(callbacks)):
             prefix = f"callback_{i}/"
             callback.resume({n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)})
         return progress, _listed("state", arrays)
@@ -156,7 +156,8 @@ def sample_of(array: np.ndarray, rows: int = 1_000) -> np.ndarray:
     return np.ascontiguousarray(array[:: max(1, len(array) // rows)])
 
 
-def _stateful(callbacks: Sequence) -> list:
+def stateful(callbacks: Sequence) -> list:
+    """Those that have something to carry over, see `Trainer`."""
     return [callback for callback in callbacks if hasattr(callback, "saved") and hasattr(callback, "resume")]
 
 

@@ -21,7 +21,7 @@ from tf_lottery.masking.distribution import Replicas
 from tf_lottery.masking.gradients import Probe
 from tf_lottery.masking.weights import sublayers, value_of
 from tf_lottery.masking.wrapping import gradient_masks
-from tf_lottery.training.checkpoint import EVERY, Checkpoint, Progress, described, fingerprint, sample_of
+from tf_lottery.training.checkpoint import EVERY, Checkpoint, Progress, described, fingerprint, sample_of, stateful
 from tf_lottery.training.examples import Examples, check_labels, check_metric, check_shapes, check_values, checked_set
 from tf_lottery.training.feed import Feed
 from tf_lottery.training.loop import Evaluation, Loop, accuracy_for
@@ -66,7 +66,8 @@ class Trainer:
         all replicas together. The model has to be built under the strategy's scope.
       checkpoint: A file to keep the progress of a training in. A training that was killed goes on from there when it is started
         again, and ends bit for bit as it would have; the file is removed at its end. Callbacks then hear of the rest only;
-        one that has something to carry over has two methods, `saved()`, which returns arrays by name, and `resume(arrays)`.
+        one that has something to carry over has two methods, `saved()`, which returns arrays by name, and `resume(arrays)`;
+        and if its settings decide what becomes of the model a third, `settings()`, by which one training is told from another.
       checkpoint_every: Seconds between two writings of it, at least.
 
     Attributes:
@@ -144,7 +145,10 @@ class Trainer:
           callbacks: Keras callbacks; the number of steps is fixed, so none can stop the training. `on_train_begin`,
             `on_train_end` and, at the end of each stretch of steps, `on_train_batch_end(step - 1, logs)` are called;
             `logs` has `step` and, where they were measured, the entries of the curve. A stretch ends at every multiple
-            of `eval_every` and at the steps that a callback lists in an attribute `at_steps`.
+            of `eval_every` and at the steps that a callback lists in an attribute `at_steps`. One that changes the model
+            does it in a method `on_stretch_end(step)`, which comes before the measurements; with an attribute
+            `early_stop_from` it names the first step that may be the early stop. `params["optimizer"]` is the optimizer
+            that trains the model.
 
         Returns:
           early_stop_step, early_stop_validation_loss, early_stop_validation_accuracy, early_stop_test_accuracy,
@@ -161,8 +165,10 @@ class Trainer:
     def _trained(self, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback]) -> dict[str, float]:
         loop = self._loop_for(model)
         for callback in callbacks:
+            callback.set_params({"epochs": 1, "steps": self.steps, "verbose": 0, "optimizer": loop.optimizer})
             callback.set_model(model)
             callback.on_train_begin()
+        early_stop_from = max((getattr(callback, "early_stop_from", 0) for callback in callbacks), default=0)
         progress, checkpoint = Progress(), self._checkpoint_of(model, loop, callbacks)
         if checkpoint:
             if (found := checkpoint.load(callbacks)) is not None:
@@ -173,12 +179,15 @@ class Trainer:
         for step, count, loss in self._train(loop, callbacks, progress.step):
             progress.step = step
             progress.losses.append((count, loss))
+            for callback in callbacks:
+                if hasattr(callback, "on_stretch_end"):
+                    callback.on_stretch_end(step)
             row = {}
             if step % self.eval_every == 0 or step == self.steps:
                 mean = sum(n * value for n, value in progress.losses) / sum(n for n, _ in progress.losses)
                 row, progress.losses = self._measure(loop, step, mean), []
                 self.curve.append(row)
-                if "validation" in self.sets and self._is_best(progress):
+                if "validation" in self.sets and step >= early_stop_from and self._is_best(progress):
                     progress.best, progress.best_values = len(self.curve) - 1, loop.values()
             for callback in callbacks:
                 callback.on_train_batch_end(step - 1, {"step": step, **row})
@@ -223,6 +232,8 @@ class Trainer:
             "policies": [layer.dtype_policy.name for layer in sublayers(model)],
             "versions": [tf.__version__, keras.__version__, np.__version__, loop.jit],
         }
+        if told := [callback.settings() for callback in stateful(callbacks) if hasattr(callback, "settings")]:
+            settings["callbacks"] = told
         values = {f"variable {i}": value_of(variable) for i, variable in enumerate(model.variables)}
         for name, arrays in self.sets.items():
             values |= {f"{name} {part}": sample_of(array) for part, array in zip("xy", arrays)}

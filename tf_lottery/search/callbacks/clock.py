@@ -113,4 +113,9 @@ def _answers(schedule: Callable, steps: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def updates(optimizer: keras.optimizers.Optimizer, batches: int) -> int:
     """How many updates that many batches are: fewer than batches where gradients are accumulated."""
-    return batches // (getattr(optimizer, "gradient_accumulation_steps", None) or 1)
+    return batches // batches_per_update(optimizer)
+
+
+def batches_per_update(optimizer: keras.optimizers.Optimizer) -> int:
+    """1, or of how many batches an optimizer accumulates the gradients."""
+    return getattr(optimizer, "gradient_accumulation_steps", None) or 1

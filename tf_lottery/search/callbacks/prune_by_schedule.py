@@ -1,18 +1,20 @@
-"""`PruneBySchedule`: gradual pruning during `fit`."""
+"""`PruneBySchedule`: gradual pruning during `fit`, or a training of `Trainer`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
+import numpy as np
 
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.masking import own_step, state, weights
 from tf_lottery.masking.masked import settle_all
 from tf_lottery.rules import criteria
 from tf_lottery.rules import masks as masks_lib
-from tf_lottery.search.callbacks.clock import Clock, due, updates
+from tf_lottery.search.callbacks.clock import Clock, batches_per_update, due, updates
 from tf_lottery.search.pruning import Distribution, Pruner
+from tf_lottery.search.rounds import names
 
 
 class PruneBySchedule(keras.callbacks.Callback):
@@ -28,6 +30,9 @@ class PruneBySchedule(keras.callbacks.Callback):
     `1 - sparsity`; for step 0, before the first batch. (TF-MOT counts the step that is about to be taken: its masks come one
     update earlier.) What is pruned stays pruned: weights are zero and optimizer slots as they began where a weight is pruned, at
     the end of every batch (with Muon, which mixes the weights of a kernel, at the end of an epoch).
+
+    `Trainer` takes it as `fit` does, `trainer(masked, [PruneBySchedule(schedule)])`, and prunes between two of its compiled stretches.
+    Its early stop is looked for from the last pruning on: the sparse network's.
 
     Args:
       schedule: A `PruningSchedule` of TF-MOT, or any function `step -> (should_prune, sparsity)`; or a mapping of them, one for
@@ -76,15 +81,16 @@ class PruneBySchedule(keras.callbacks.Callback):
                     f"Expected a schedule, a function step -> (should_prune, sparsity), but received {part!r}."
                 )
         self.schedule = schedule
-        self._pruner = Pruner(
-            criterion=criteria.without_gradient(criterion, "PruneBySchedule"),
-            scope=scope,
-            distribution=distribution,
-            block_size=block_size,
-            block_pooling_type=block_pooling_type,
-            sparsity_m_by_n=sparsity_m_by_n,
-            seed=seed,
-        )
+        options = {
+            "criterion": criteria.without_gradient(criterion, "PruneBySchedule"),
+            "scope": scope,
+            "distribution": distribution,
+            "block_size": block_size,
+            "block_pooling_type": block_pooling_type,
+            "sparsity_m_by_n": sparsity_m_by_n,
+            "seed": seed,
+        }
+        self._pruner, self._options = Pruner(**options), names(**options)
 
     def set_model(self, model):
         weights.check_keras_3(model)
@@ -93,27 +99,37 @@ class PruneBySchedule(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         if self._pruner.model is not self.model:
             self._pruner.prepare(self.model, state.get_values(self.model))
-        step = own_step.step_of_model(self.model)
+        trainers = self.params.get("optimizer")  # a Trainer's, which is not the model's
+        self._optimizers = [] if trainers is None else [trainers]
+        step = own_step.step_of_model(self.model) if trainers is None else weights.step_of(trainers)
         kernels = state.masked_kernels(self.model)
         per_kernel = self.schedule
         if not isinstance(per_kernel, Mapping):
             per_kernel = {"": self.schedule}
         self._schedules = weights.per_kernel(kernels, per_kernel, "schedule")
         self._due = due(list(dict.fromkeys(per_kernel.values())), step, self._last_step(step))
+        if trainers is not None:
+            self._list_steps()
         self._next = next(self._due, None)
         if self._next is None and masks_lib.density(state.get_masks(self.model)) == 1:
             raise LotteryError(
                 f"Expected a schedule that prunes between steps {step} and {self._last_step(step)}, which this fit runs, but it never does."
             )
-        self._clock = Clock(self.model, known_length=self.params.get("steps") is not None)
+        self._clock = None
+        if trainers is None:
+            self._clock = Clock(self.model, known_length=self.params.get("steps") is not None)
         self._prune_if_due(step)
 
     def on_train_batch_begin(self, batch, logs=None):
         self._clock.begin_batch()
 
     def on_train_batch_end(self, batch, logs=None):
-        if (step := self._clock.end_batch()) is not None:
+        if self._clock and (step := self._clock.end_batch()) is not None:
             self._prune_if_due(step)
+
+    def on_stretch_end(self, step: int) -> None:
+        """Prunes if it is time: a `Trainer` has come to this step."""
+        self._prune_if_due(updates(self._optimizers[0], step))
 
     def on_epoch_end(self, epoch, logs=None):
         self._clock.batch_is_missing()
@@ -124,20 +140,52 @@ class PruneBySchedule(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         settle_all(self.model)
 
+    def saved(self) -> Mapping[str, np.ndarray]:
+        """What a training that was killed must not lose; see `Trainer`."""
+        masks = {str(i): mask for i, mask in enumerate(state.get_masks(self.model).values())}
+        return {"step": np.array(self._step), **masks}
+
+    def resume(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Goes on with what `saved` returned; the model's own state is put back after it."""
+        masks = {path: arrays[str(i)] for i, path in enumerate(state.get_masks(self.model))}
+        state.set_masks(self.model, masks, optimizers=self._optimizers)
+        self._asked_for(int(arrays["step"]))
+
+    def settings(self) -> list:
+        """What decides the masks, beside the model: the steps with their sparsities, and how weights are ranked."""
+        return [self._plan, self._options]
+
+    def _list_steps(self) -> None:
+        """What a `Trainer` asks for: the steps, in batches, to stop at, and from which on the network is as sparse as it gets."""
+        plan = list(self._due)
+        parts = {schedule: i for i, schedule in enumerate(dict.fromkeys(self._schedules.values()))}
+        self._plan = [(step, sorted((parts[s], x) for s, x in found.items() if s in parts)) for step, found in plan]
+        self.at_steps = [step * batches_per_update(self._optimizers[0]) for step, _ in plan]
+        self.early_stop_from = self.at_steps[-1] if plan else 0
+        self._due = iter(plan)
+
     def _last_step(self, step: int) -> int | None:
         epochs, steps = self.params.get("epochs"), self.params.get("steps")
-        return step + updates(self.model.optimizer, epochs * steps) if epochs and steps else None
+        optimizer = [*self._optimizers, getattr(self.model, "optimizer", None)][0]
+        return step + updates(optimizer, epochs * steps) if epochs and steps else None
 
-    def _prune_if_due(self, step: int) -> None:
+    def _asked_for(self, step: int) -> dict:
+        """What the schedules ask for up to a step, since they were asked last: {schedule: sparsity}."""
+        self._step = step
         sparsities: dict = {}
         while self._next is not None and self._next[0] <= step:
             sparsities |= self._next[1]
             self._next = next(self._due, None)
-        self._clock.await_step(self._next and self._next[0])
+        return sparsities
+
+    def _prune_if_due(self, step: int) -> None:
+        sparsities = self._asked_for(step)
+        if self._clock:
+            self._clock.await_step(self._next and self._next[0])
         if not sparsities:
             return
         if isinstance(self.schedule, Mapping):
             densities = {path: 1 - sparsities.get(part, 0.0) for path, part in self._schedules.items()}
         else:
             densities = self._pruner.shared_out(1 - sparsities[self.schedule])
-        self._pruner(densities)
+        self._pruner(densities, self._optimizers)
