@@ -22,7 +22,7 @@ import numpy as np
 
 from tf_lottery.bin import find as command
 from tf_lottery.problems import data, models
-from tf_lottery.runs import experiment
+from tf_lottery.runs import experiment, problem
 from tf_lottery.runs.results import Run
 from tf_lottery.training import checkpoint, loop
 
@@ -44,7 +44,7 @@ def small(input_shape=(40,), classes=10, seed=0):
 def live(folder: Path, name: str, stop_in_write: int, pipe: int) -> None:
     """One life of a search; in its write of that number it says so and waits to be killed."""
     experiment.data.load = lambda *_: DATA
-    experiment.Trainer.__init__.__kwdefaults__["checkpoint_every"] = 0.0  # as often as there is something to keep
+    problem.Trainer.__init__.__kwdefaults__["checkpoint_every"] = 0.0  # as often as there is something to keep
     checkpoint.MOST_SHARE = 1e9
     loop.xla_pays = lambda model: False  # compiling takes longer than all the rest
     sync, left = os.fsync, stop_in_write
