@@ -166,8 +166,11 @@ def test_half_precision_reaches_variables_too(name):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         if name == "LSTM":
-            build = lambda: keras.Sequential([keras.Input(batch_shape=S.shape), L.LSTM(5, stateful=True), L.Dense(1)])
-            plain, masked = twice(build, fitted(S, S[:, 0, :1]))
+            shape = {"batch_shape": S.shape}
+            plain, masked = twice(
+                lambda: keras.Sequential([keras.Input(**shape), L.LSTM(5, stateful=True), L.Dense(1)]),
+                fitted(S, S[:, 0, :1]),
+            )
         else:
             build, x, y = TRAINED[name]
             plain, masked = twice(build, fitted(x, y))
@@ -250,7 +253,6 @@ def test_scopes_within_scopes():
             seen.assign(w.value)
         assert float(w.value) == 30 and not outer.losses
     assert float(w) == 3 and float(seen) == 31
-    with keras.StatelessScope() as stateless:
-        with StandIns([(w, lambda: w.value * 2)]):
-            seen.assign(w.value)
+    with keras.StatelessScope() as stateless, StandIns([(w, lambda: w.value * 2)]):
+        seen.assign(w.value)
     assert float(seen) == 31 and float(stateless.get_current_value(seen)) == 6

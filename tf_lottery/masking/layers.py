@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Sequence
 
 import keras
 
@@ -59,6 +60,7 @@ class MaskedModel(Masked, keras.Model):
     """
 
     brings_its_step = False  # until there is a model
+    callbacks_in_fit: Sequence[keras.callbacks.Callback] = ()  # so that they can know of each other
     compiled, optimizer, loss = SharedState(), SharedState(), SharedState()
     steps_per_execution, stop_training = SharedState(), SharedState()
     _initial_epoch = SharedState()  # where a callback says that an earlier fit had come to
@@ -203,8 +205,18 @@ class MaskedModel(Masked, keras.Model):
                 raise LotteryError(
                     f"Expected {self.name!r} to be compiled after it was wrapped, but only the model inside it was: call compile on what wrap returned."
                 )
-            return super().fit(*args, **kwargs)
-        return self._run("fit", args, kwargs)
+            self.__dict__["callbacks_in_fit"] = _callbacks_in(super().fit, args, kwargs)[0]
+            history = super().fit(*args, **kwargs)
+        else:
+            history = self._run("fit", args, kwargs)
+        settle(self)  # an average of weights that an optimizer kept is of weights that were not pruned yet
+        callbacks = self.__dict__.pop(
+            "callbacks_in_fit", ()
+        )  # not assigned as an attribute, which Keras and TensorFlow would track
+        for callback in callbacks:
+            if hasattr(callback, "after_fit"):
+                callback.after_fit(callbacks)
+        return history
 
     def evaluate(self, *args, **kwargs):
         """As `keras.Model.evaluate`, or that of the model inside if it brings its own step."""
@@ -217,17 +229,25 @@ class MaskedModel(Masked, keras.Model):
     def _run(self, name: str, args: tuple, kwargs: dict):
         """A method of the model inside that takes callbacks, which see the wrapped model."""
         self.ready()
-        method, args = getattr(self.model, name), list(args)
-        callbacks, place = kwargs.pop("callbacks", None), list(inspect.signature(method).parameters).index("callbacks")
-        if len(args) > place:
-            callbacks, args[place] = args[place], None
-        result = method(*args, **kwargs, callbacks=[Relay(callbacks, self)])
-        settle(self)  # an average of weights that an optimizer kept is of weights that were not pruned yet
-        return result
+        method = getattr(self.model, name)
+        callbacks, rest, named = _callbacks_in(method, args, kwargs)
+        if name == "fit":
+            self.__dict__["callbacks_in_fit"] = callbacks
+        return method(*rest, **named, callbacks=[Relay(callbacks, self)])
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         return self.model.metrics if self.brings_its_step else super().metrics
+
+
+def _callbacks_in(method, args: tuple, kwargs: dict) -> tuple[list, list, dict]:
+    """The callbacks among the arguments of a `fit`, and the other arguments."""
+    rest, names = dict(kwargs), list(inspect.signature(method).parameters)
+    at = names.index("callbacks") if "callbacks" in names else len(args)
+    given = rest.pop("callbacks", None) if len(args) <= at else args[at]
+    given = getattr(given, "callbacks", given)  # of a CallbackList
+    rest |= dict(zip(names[at + 1 :], args[at + 1 :]))
+    return list(given) if isinstance(given, list | tuple) else [given] if given else [], list(args[:at]), rest
 
 
 def _handed_on(name: str):

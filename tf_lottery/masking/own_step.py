@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import keras
 
@@ -113,10 +112,9 @@ class Relay(keras.callbacks.Callback):
       masked: The wrapped model.
     """
 
-    def __init__(self, callbacks: Sequence[keras.callbacks.Callback] | Any, masked):
+    def __init__(self, callbacks: Sequence[keras.callbacks.Callback], masked):
         super().__init__()
-        callbacks = getattr(callbacks, "callbacks", callbacks)  # of a CallbackList
-        self.callbacks = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else list(callbacks or ())
+        self.callbacks = list(callbacks)
         self.masked = masked
         self._updates: int | None = None
 

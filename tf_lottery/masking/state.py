@@ -264,6 +264,11 @@ def _named_masks(model) -> dict[str, tuple]:
             f"Expected a built model, but {model.name!r} has no weights yet: build it or call it on data first."
         )
     paths = {id(variable): path for path, variable in named_variables(model).items()}
+    if gone := [kernel.path for part in parts for kernel in part.kernels if id(kernel.variable) not in paths]:
+        raise LotteryError(
+            f"Expected the kernels that were wrapped, but {gone[0]!r} is no variable of {model.name!r} any more: quantize or rebuild "
+            "the model that tf_lottery.strip gives."
+        )
     return {
         paths[id(kernel.variable)]: (part._masks[i], part._held[i] if part._held else None, part, i)
         for part in parts
