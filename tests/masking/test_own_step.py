@@ -220,6 +220,11 @@ def test_the_private_names_of_keras_are_where_they_were():
     optimizer.build(model.trainable_variables)
     assert [v.path for v in optimizer._trainable_variables] == [v.path for v in model.trainable_variables]
     assert hasattr(model, "_initial_epoch")
+    model.compile("sgd", "mse", metrics=["mae"])
+    assert {name for name, value in vars(model).items() if isinstance(value, keras.metrics.Metric)} == {
+        *own_step.COMPILED
+    }
+    assert not own_step.own_methods(model)
 
 
 def test_two_wrappers_of_one_kernel_are_told_and_one_is_not():

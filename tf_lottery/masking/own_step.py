@@ -21,6 +21,7 @@ from tf_lottery.masking.weights import step_of
 STEP = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
 AROUND = ("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch")
 ABOUT = ("metrics", "reset_metrics", "get_metrics_result")
+COMPILED = ("_loss_tracker", "_compile_metrics")  # metrics that a model has of Keras, once it is compiled
 HOOKS = [name for name in dir(keras.callbacks.Callback) if name.startswith("on_")]
 
 
@@ -36,7 +37,10 @@ def own_methods(model: keras.layers.Layer) -> list[str]:
     if not isinstance(model, keras.Model):
         return []
     names = [name for name in (*STEP, "compile", *AROUND, *ABOUT) if _differs(model, name)]
-    if "metrics" not in names and any(isinstance(value, keras.metrics.Metric) for value in vars(model).values()):
+    own = [
+        name for name, value in vars(model).items() if isinstance(value, keras.metrics.Metric) and name not in COMPILED
+    ]
+    if own and "metrics" not in names:
         names.append("metrics")
     return names
 

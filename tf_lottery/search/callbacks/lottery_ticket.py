@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,8 @@ class LotteryTicket(keras.callbacks.Callback):
         model, from the start of the level that was interrupted, as if nothing had happened; given the model as it was saved
         in the middle of that level (`masked.save`, optimizer included), from there, on data in another order. With a directory
         a `fit` may be shorter than the schedule.
+
+    A `ReduceLROnPlateau` beside it begins anew with each level; an `EarlyStopping` or a `LearningRateScheduler` is refused.
 
     Attributes:
       tickets: The trained tickets, the dense one first. `metrics` of a ticket has the number of its steps too; with
@@ -127,6 +129,8 @@ class LotteryTicket(keras.callbacks.Callback):
             raise LotteryError(
                 f"Expected a wrapped model, but {self.model.name!r} is a plain {type(self.model).__name__}: call tf_lottery.wrap on it, and compile and fit what it returns."
             )
+        _check_neighbours(self.model.callbacks_in_fit)
+        self._anew = [own for own in self.model.callbacks_in_fit if isinstance(own, keras.callbacks.ReduceLROnPlateau)]
         if self._current is None:
             self._prepare()
             self._resume_or_begin()
@@ -268,8 +272,9 @@ class LotteryTicket(keras.callbacks.Callback):
             optimizer.learning_rate = rate
         self._clock = self._new_clock()
         self._follow(replace(ticket, found=self._found))
-        if self.early_stopping and ticket.level:
-            self.early_stopping.on_train_begin()
+        if ticket.level:
+            for callback in [*filter(None, [self.early_stopping]), *self._anew]:
+                callback.on_train_begin()
         if not self._waits_for_snapshot:
             self._save(self._current)
 
@@ -314,6 +319,21 @@ class LotteryTicket(keras.callbacks.Callback):
         if self.directory is not None:
             self.directory.mkdir(parents=True, exist_ok=True)
             ticket.save(self.directory / f"level_{ticket.level:02d}.ticket")
+
+
+def _check_neighbours(callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    """Refuses callbacks of the same fit that know nothing of levels."""
+    for callback in callbacks:
+        if isinstance(callback, keras.callbacks.LearningRateScheduler):
+            raise LotteryError(
+                "Expected no LearningRateScheduler beside LotteryTicket, because its epochs go on where a level begins anew: give the "
+                "optimizer a schedule of keras.optimizers.schedules, which begins anew with it."
+            )
+        if isinstance(callback, keras.callbacks.EarlyStopping):
+            raise LotteryError(
+                "Expected EarlyStopping as early_stopping= of LotteryTicket, where it ends a level, but received it beside the callback, "
+                "where it ends the search."
+            )
 
 
 def _learning_rate(optimizer: keras.optimizers.Optimizer) -> float | None:
