@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tf_lottery as tfl
 from tf_lottery.base.errors import LotteryError
@@ -50,3 +51,51 @@ def test_what_knows_nothing_of_levels_is_refused(masked, blobs, callback, senten
         masked.fit(*blobs, epochs=20, verbose=0, callbacks=[search(), callback()])
     for one, other in zip(before, masked.get_weights()):
         np.testing.assert_array_equal(one, other)
+
+
+def gradual():
+    return tfl.callbacks.PruneBySchedule(lambda step: (int(step) % 3 == 0, min(0.8, 0.1 * (int(step) // 3))))
+
+
+def test_early_stopping_that_puts_denser_weights_back_is_told(masked, blobs):
+    stopping = keras.callbacks.EarlyStopping(
+        "loss", patience=20, min_delta=10.0, restore_best_weights=True
+    )  # the first is best
+    with pytest.warns(UserWarning, match="ends with 89.6 % of its weights, though the schedule had come to 20"):
+        masked.fit(*blobs, batch_size=100, epochs=10, verbose=0, callbacks=[gradual(), stopping])
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_best_checkpoint_that_is_denser_is_told(masked, blobs, first, tmp_path):
+    best = keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", "loss", mode="max", save_best_only=True)
+    both = [gradual(), best] if first else [best, gradual()]
+    with pytest.warns(UserWarning, match="the best model that ModelCheckpoint kept has 89.6 % of its weights"):
+        masked.fit(*blobs, batch_size=100, epochs=10, verbose=0, callbacks=both)
+    kept = keras.models.load_model(tmp_path / "best.keras")
+    assert np.mean([mask.mean() for mask in tfl.get_masks(kept).values()]) > 0.5
+
+
+def test_nothing_is_told_where_nothing_is_denser(masked, blobs, tmp_path, recwarn):
+    stopping = keras.callbacks.EarlyStopping("loss", patience=20, restore_best_weights=True, start_from_epoch=9)
+    best = keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", "density", mode="min", save_best_only=True)
+    masked.fit(*blobs, batch_size=100, epochs=11, verbose=0, callbacks=[gradual(), stopping, best])
+    assert not [warning for warning in recwarn if "of its weights" in str(warning.message)]
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["as Keras", "as TF-MOT documents it"])
+def test_a_loop_of_ones_own(dense_net, blobs, ends):
+    masked = tfl.wrap(dense_net())
+    masked.optimizer = optimizer = keras.optimizers.Adam(0.01)
+    pruning, x, y = gradual(), *blobs
+    pruning.set_model(masked)
+    pruning.on_train_begin()
+    for _ in range(2):
+        for batch in range(15):
+            pruning.on_train_batch_begin(batch=batch)
+            with tf.GradientTape() as tape:
+                loss = CE(y, masked(x, training=True))
+            optimizer.apply(tape.gradient(loss, masked.trainable_variables), masked.trainable_variables)
+            if ends:
+                pruning.on_train_batch_end(batch=batch)
+        pruning.on_epoch_end(batch=-1)
+    assert all(abs(mask.mean() - 0.2) < 0.02 for mask in tfl.get_masks(masked).values())

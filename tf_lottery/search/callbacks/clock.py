@@ -43,6 +43,11 @@ class Clock:
     def begin_batch(self) -> None:
         self._open = True
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a batch was begun and has not ended."""
+        return self._open
+
     def end_batch(self) -> int | None:
         """The step, once the awaited one is reached."""
         self._open = False

@@ -229,7 +229,7 @@ class LotteryTicket(keras.callbacks.Callback):
         self._learning_rates = [(optimizer, rate) for optimizer, rate in rates_now if rate is not None]
 
     def _check_length(self) -> None:
-        epochs, steps = self.params.get("epochs"), self.params.get("steps")
+        epochs, steps = (self.params or {}).get("epochs"), (self.params or {}).get("steps")
         if not epochs or not steps or self.early_stopping or self.directory:
             return
         each = updates(self.model.optimizer, steps)
@@ -289,7 +289,7 @@ class LotteryTicket(keras.callbacks.Callback):
             self._over, self._logs = True, {"steps": step}
 
     def _new_clock(self) -> Clock:
-        return Clock(self.model, known_length=self.params.get("steps") is not None)
+        return Clock(self.model, known_length=(self.params or {}).get("steps") is not None)
 
     def _snapshot(self, step: int) -> None:
         if step > self.rewind_to:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -81,7 +83,7 @@ class PruneBySchedule(keras.callbacks.Callback):
                     f"Expected a schedule, a function step -> (should_prune, sparsity), but received {part!r}."
                 )
         self.schedule = schedule
-        options = {
+        options: dict[str, Any] = {
             "criterion": criteria.without_gradient(criterion, "PruneBySchedule"),
             "scope": scope,
             "distribution": distribution,
@@ -99,7 +101,7 @@ class PruneBySchedule(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         if self._pruner.model is not self.model:
             self._pruner.prepare(self.model, state.get_values(self.model))
-        trainers = self.params.get("optimizer")  # a Trainer's, which is not the model's
+        trainers = self._given("optimizer")  # a Trainer's, which is not the model's
         self._optimizers = [] if trainers is None else [trainers]
         step = own_step.step_of_model(self.model) if trainers is None else weights.step_of(trainers)
         kernels = state.masked_kernels(self.model)
@@ -115,12 +117,19 @@ class PruneBySchedule(keras.callbacks.Callback):
             raise LotteryError(
                 f"Expected a schedule that prunes between steps {step} and {self._last_step(step)}, which this fit runs, but it never does."
             )
-        self._clock = None
+        self._clock: Clock | Any = None  # in a Trainer none is needed
+        self._epoch_density: float | None = None
+        self._kept: dict[int, tuple] = {}  # by checkpoint: its best value, and the density there
+        self._reached = masks_lib.density(state.get_masks(self.model))
         if trainers is None:
-            self._clock = Clock(self.model, known_length=self.params.get("steps") is not None)
+            self._clock = Clock(self.model, known_length=self._given("steps") is not None)
         self._prune_if_due(step)
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self._look_at_checkpoints()
+
     def on_train_batch_begin(self, batch, logs=None):
+        self._end_batch_of_a_loop()
         self._clock.begin_batch()
 
     def on_train_batch_end(self, batch, logs=None):
@@ -131,14 +140,57 @@ class PruneBySchedule(keras.callbacks.Callback):
         """Prunes if it is time: a `Trainer` has come to this step."""
         self._prune_if_due(updates(self._optimizers[0], step))
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch=None, logs=None, batch=None):  # TF-MOT's documents name the argument batch
+        self._end_batch_of_a_loop()
         self._clock.batch_is_missing()
         settle_all(self.model)
+        self._epoch_density = masks_lib.density(state.get_masks(self.model))
         if logs is not None:
-            logs["density"] = masks_lib.density(state.get_masks(self.model))
+            logs["density"] = self._epoch_density
 
     def on_train_end(self, logs=None):
         settle_all(self.model)
+
+    def after_fit(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        """Tells what other callbacks of the `fit` kept from before the schedule's end: it is denser than the schedule says.
+
+        Warns:
+          UserWarning: If `EarlyStopping` put earlier weights back, or `ModelCheckpoint` keeps an earlier model as the best.
+        """
+        self._look_at_checkpoints()
+        if (density := masks_lib.density(state.get_masks(self.model))) > self._reached:
+            warnings.warn(
+                f"the model ends with {100 * density:.3g} % of its weights, though the schedule had come to {100 * self._reached:.3g} %: "
+                "earlier weights were put back, and their masks; give EarlyStopping a start_from_epoch after the last pruning.",
+                stacklevel=3,
+            )
+        for checkpoint in callbacks:
+            kept = self._kept.get(id(checkpoint), (None, 0.0))[1]
+            if kept > self._reached:
+                warnings.warn(
+                    f"the best model that ModelCheckpoint kept has {100 * kept:.3g} % of its weights, though the schedule had come to "
+                    f"{100 * self._reached:.3g} %: begin with it after the last pruning, in a second fit.",
+                    stacklevel=3,
+                )
+
+    def _look_at_checkpoints(self) -> None:
+        """Which checkpoints found the last epoch the best, and how dense the model was there."""
+        for callback in getattr(self.model, "callbacks_in_fit", ()):
+            if isinstance(callback, keras.callbacks.ModelCheckpoint) and callback.save_best_only:
+                best, _ = self._kept.get(id(callback), (callback.best if self._epoch_density is None else None, 0.0))
+                if callback.best != best:
+                    self._kept[id(callback)] = callback.best, self._epoch_density
+                else:
+                    self._kept.setdefault(id(callback), (best, 0.0))
+
+    def _end_batch_of_a_loop(self) -> None:
+        """In a loop of one's own, where Keras has said nothing of its length, a batch ends where the next one begins."""
+        if self.params is None and self._clock.is_open:
+            self.on_train_batch_end(None)
+
+    def _given(self, name: str):
+        """What the training says of itself; a loop of one's own says nothing."""
+        return (self.params or {}).get(name)
 
     def saved(self) -> Mapping[str, np.ndarray]:
         """What a training that was killed must not lose; see `Trainer`."""
@@ -165,7 +217,7 @@ class PruneBySchedule(keras.callbacks.Callback):
         self._due = iter(plan)
 
     def _last_step(self, step: int) -> int | None:
-        epochs, steps = self.params.get("epochs"), self.params.get("steps")
+        epochs, steps = self._given("epochs"), self._given("steps")
         optimizer = [*self._optimizers, getattr(self.model, "optimizer", None)][0]
         return step + updates(optimizer, epochs * steps) if epochs and steps else None
 
@@ -189,3 +241,4 @@ class PruneBySchedule(keras.callbacks.Callback):
         else:
             densities = self._pruner.shared_out(1 - sparsities[self.schedule])
         self._pruner(densities, self._optimizers)
+        self._reached = masks_lib.density(state.get_masks(self.model))
