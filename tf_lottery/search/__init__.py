@@ -2,7 +2,11 @@
 
 What stands here, and after a colon the names that other rooms take from it:
 
-    find       the search over levels, and a level trained again
+    find       `find_ticket`, a search by any road, and a level trained again
+    iterative, one_shot, gradual   the roads: what is trained for how long, and what is pruned when
+    lottery    what the roads share: one training of a level, and what it costs
+    plan       how long a search is, from a density, levels or a budget
+    rates      how much a level prunes to come to a density
     rounds     what one round does between two trainings: whom it prunes, what the next level starts from
     pruning    to a density, all at once or bit by bit
     supermask  masks that make untrained weights perform, by rule or learned

@@ -6,35 +6,46 @@ weights start from) are handed in.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
 
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.masking import gradients, own_step, state, weights, wrapping
+from tf_lottery.masking import gradients, state, weights, wrapping
 from tf_lottery.masking.gradients import Probe
-from tf_lottery.masking.masked import settle
 from tf_lottery.masking.weights import Fraction, Kernel, Prunable
 from tf_lottery.rules import masks, treatments
-from tf_lottery.rules.masks import Arrays
-from tf_lottery.search.rounds import Rounds, names, numbers, treat
+from tf_lottery.search.gradual import check_gradual, gradual
+from tf_lottery.search.iterative import iterative
+from tf_lottery.search.lottery import Lottery, Train, begin, beginning, train_level
+from tf_lottery.search.one_shot import one_shot as from_dense
+from tf_lottery.search.plan import planned
+from tf_lottery.search.rates import PAPERS
+from tf_lottery.search.rounds import Rounds, names, treat
 from tf_lottery.tickets import recipes
 from tf_lottery.tickets.ticket import Ticket
 from tf_lottery.tickets.values import arrays
 
-Train = Callable[
-    [keras.Model, Sequence[keras.callbacks.Callback]], Mapping[str, float] | keras.callbacks.History | None
-]
+ROADS: dict[str, Callable[[Lottery], Iterator[Ticket]]] = {
+    "iterative": iterative,
+    "one_shot": from_dense,
+    "gradual": gradual,
+}
 
 
 def find_ticket(
     model: keras.Model,
     train: Train,
     *,
-    levels: int = 10,
-    prune_fraction: Fraction = 0.2,
+    search: str = "iterative",
+    levels: int | None = None,
+    density: float | Sequence[float] | None = None,
+    budget: float | None = None,
+    level_steps: int | None = None,
+    search_steps: int | None = None,
+    dense: bool = True,
+    prune_fraction: Fraction | None = None,
     criterion: str | Callable = "large_final",
     survivors: str | Callable = "rewind",
     pruned: str | Callable = "zero",
@@ -48,22 +59,37 @@ def find_ticket(
     probe: Probe | None = None,
     seed: int = 0,
 ) -> Iterator[Ticket]:
-    """Finds winning tickets by iterative pruning; yields one ticket a level.
+    """Finds winning tickets; yields one ticket a level.
 
-    Level 0 trains the dense network. Level k prunes the lowest scores of what level k - 1 kept, gives the survivors their
-    starting weights and trains again. With a `prune_fraction` p for all kernels the density of level k is (1 - p)^k, if single
+    With `search="iterative"` level 0 trains the dense network. Level k prunes the lowest scores of what level k - 1 kept, gives
+    the survivors their starting weights and trains again. With a `prune_fraction` p for all kernels the density of level k is (1 - p)^k, if single
     weights compete.
 
     Biases, normalisation and other variables return to their initial values with the survivors, statistics and random
     seeds too (with `survivors="keep"` they stay). A compiled optimizer loses its state, so every level starts anew.
 
+    A search in full costs a training for each level. Cheaper are few short levels, `density=0.036, budget=2`, and
+    `search="gradual", density=0.036`; each ticket's metrics tell what it cost in `trainings`: the steps of its search and its own,
+    over the steps of one training.
+
     Args:
       model: A built Keras 3 model, plain or wrapped. It is trained in place and holds the last level at the end.
       train: `train(model, callbacks)` trains the wrapped model and returns its metrics: a `Trainer`, or your own function around
-        `model.fit(..., callbacks=callbacks)`, whose History may be returned as it is.
-      levels: How many pruning rounds, at least 1.
+        `model.fit(..., callbacks=callbacks)`, whose History may be returned as it is. If trainings of the search are shorter
+        than the ticket's, it takes `steps` too, as in `train(model, callbacks, steps=12_000)`, with the steps of one training.
+      search: The road: `"iterative"` prunes each level from the one before; `"one_shot"` each directly from the dense network;
+        `"gradual"` each in a training of its own, bit by bit, and rewinds it then.
+      levels: How many pruning rounds, at least 1; by default 10, or as many as rounds of `prune_fraction` lead to `density`.
+      density: What the last ticket is to keep, in (0, 1), or several densities in falling order; with whole channels shares of these. Each
+        level prunes as many rounds of `prune_fraction` at once as it takes. The tickets of these densities are trained in full.
+      budget: The trainings that the last ticket may cost, its own included: that of `search="iterative"` has 4 levels of
+        (budget - 1) / 4 of the steps.
+      level_steps: Steps of the levels that only lead to a ticket; by default they are trained in full.
+      search_steps: With `search="gradual"` the steps of the training that prunes; by default half of the steps.
+      dense: Whether the dense network is trained in full, as a reference that counts for no ticket, where the search does not
+        need that.
       prune_fraction: The share of the *remaining* weights that a round removes, in (0, 1); or one for each kernel, see
-        `weights.prune_fractions`.
+        `weights.prune_fractions`. By default 0.2; with `density` half of it in the output layer, if scores compete within layers.
       criterion: What to keep; a name from `criteria` or a function.
       survivors: What kept weights start from; a name from `treatments` or a function.
       pruned: What pruned weights hold; a name from `treatments` or a function.
@@ -73,7 +99,7 @@ def find_ticket(
         spare stay dense, the output layer above all; see `state.channel_axes`.
       rewind_to: The step of level 0 whose weights the survivors rewind to; 0 = the initialisation. Later levels train in full
         from there.
-      one_shot: Prune every level directly from the dense network, instead of from the level before.
+      one_shot: The same as `search="one_shot"`.
       reset: `"each_level"` (strategy 1 of Frankle & Carbin), or `"at_end"` (strategy 2): training goes on from the trained
         weights, and only the last level starts from its `survivors` treatment of the initial weights.
       min_per_kernel: How many weights of each kernel are kept whatever their scores (with whole channels: how many of those).
@@ -106,44 +132,62 @@ def find_ticket(
     References: Frankle & Carbin (2019), section 1 and appendix B; Zhou et al. (2019), sections 2 to 4; Frankle et al. (2019,
     arXiv 1903.01611) for `rewind_to`.
     """
+    road = _road(search, one_shot)
     _check(levels, rewind_to)
     masked = wrapping.wrap(model, prunable, held=treatments.get_pruned(pruned) is not treatments.zero)
     kernels = _kernels(masked)
+    axes = state.channel_axes(masked) if scope in masks.CHANNEL_SCOPES else None
+    if prune_fraction is None:
+        prune_fraction = PAPERS if density is not None and scope == "layer" else 0.2
+    fractions = weights.prune_fractions(list(kernels.values()), prune_fraction)
+    plan = planned(
+        *(road, levels, density, budget, level_steps, search_steps, dense),
+        train=train,
+        fractions=fractions,
+        masks=state.get_masks(masked),
+        axes=axes,
+    )
     rounds = Rounds(
-        [weights.prune_fractions(list(kernels.values()), prune_fraction)] * levels,
+        plan.fractions,
         lambda path, seed: recipes.draw(kernels[path], seed),
         lambda kind, masks, values: gradients.take(masked, kind, probe, masks, values),
-        state.channel_axes(masked) if scope in masks.CHANNEL_SCOPES else None,
+        axes,
         criterion=criterion,
         survivors=survivors,
         pruned=pruned,
         scope=scope,
-        one_shot=one_shot,
+        one_shot=road == "one_shot",
         reset=reset,
         min_per_kernel=min_per_kernel,
         seed=seed,
     )
+    if road == "gradual":
+        check_gradual(rounds, plan, rewind_to)
     probe = gradients.checked(rounds.criterion, probe, otherwise=train)
     found = {
         **names(criterion=rounds.criterion, survivors=rounds.survivors, pruned=rounds.pruned),
         **names(prune_fraction=prune_fraction, scope=scope, rewind_to=rewind_to),
-        **{"one_shot": one_shot, "reset": reset, "min_per_kernel": min_per_kernel, "seed": seed},
+        **{"one_shot": rounds.one_shot, "reset": reset, "min_per_kernel": min_per_kernel, "seed": seed},
+        **plan.told,
     }
+    if plan.search_steps is not None and rewind_to > plan.search_steps:
+        raise LotteryError(
+            f"Expected rewind_to within the {plan.search_steps} steps of the search's trainings, but received {rewind_to}."
+        )
     given = _in_paths_of(masked, [start_from] if isinstance(start_from, Ticket) else start_from)
+    _check_given(given, road, plan.told)
 
-    def search() -> Iterator[Ticket]:
-        last = given[-1] if given else _begin(masked, found)
-        if last.final is None:
-            last = _trained(masked, train, last, rewind_to)
-            yield last
-        first = given[0] if len(given) > 1 else last
-        while last.level < levels:
-            last = _trained(
-                masked, train, dataclasses.replace(rounds.next(last, first), found=found).inheriting(last, first)
-            )
-            yield last
+    def tickets() -> Iterator[Ticket]:
+        if plan.search_steps is not None:
+            start = beginning(masked, found, given, rewind_to)
+        else:
+            start = given[-1] if given else begin(masked, found)
+        own = {"steps": plan.steps, "search_steps": plan.search_steps, "asked": plan.asked}
+        yield from ROADS[road](
+            Lottery(masked, train, rounds, {**found, **_begun_with(start)}, start, given, rewind_to, **own)
+        )
 
-    return search()
+    return tickets()
 
 
 def retrain_ticket(
@@ -190,62 +234,7 @@ def retrain_ticket(
         draw=lambda path, seed: recipes.draw(kernels[path], seed),
         seed=[seed, ticket.level],
     )
-    return _trained(masked, train, Ticket(new, start, level=ticket.level, found=found).inheriting(dense))
-
-
-class _Snapshot(keras.callbacks.Callback):
-    """The weights at one step of training."""
-
-    def __init__(self, step: int):
-        super().__init__()
-        self.at_steps = (step,)
-        self.values: Arrays | None = None
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.values is not None:
-            return
-        step, (wanted,) = (logs or {}).get("step") or own_step.step_of_model(self.model), self.at_steps
-        if step > wanted:
-            raise LotteryError(
-                f"Expected training to stop by at step {wanted} for rewind_to, but it went on to step {step} at once."
-            )
-        if step == wanted:
-            self.values = state.get_values(self.model)
-
-    def saved(self) -> Mapping[str, np.ndarray]:
-        """What a training that was killed must not lose; see `Trainer`."""
-        return {str(i): value for i, value in enumerate((self.values or {}).values())}
-
-    def resume(self, arrays: Mapping[str, np.ndarray]) -> None:
-        if arrays:  # in the order of the variables: Keras counts up automatic names
-            self.values = {path: arrays[str(i)] for i, path in enumerate(state.named_variables(self.model))}
-
-
-def _begin(masked, found: Mapping) -> Ticket:
-    """The first level, not trained yet, with the recipes of what still holds what its initializer drew."""
-    drawn = {recipe.digest: recipe for recipe in recipes.of_model(masked.inner).values()}
-    return Ticket(state.get_masks(masked), state.get_values(masked), found=found, recipes=drawn)
-
-
-def _trained(masked, train: Train, ticket: Ticket, rewind_to: int = 0) -> Ticket:
-    """The ticket after training. A dense one that is to be rewound to a later step gets that step's weights as initial."""
-    state.set_state(masked, ticket.masks, arrays(ticket.initial))
-    snapshot = _Snapshot(rewind_to) if rewind_to and ticket.level == 0 else None
-    metrics = metrics_of(train(masked, [snapshot] if snapshot else []))
-    if snapshot and snapshot.values is None:
-        raise LotteryError(
-            f"Expected train to hand its callbacks on and to reach step {rewind_to} for rewind_to, but it did not."
-        )
-    initial = arrays(snapshot.values if snapshot else ticket.initial)
-    settle(masked)
-    return dataclasses.replace(ticket, initial=initial, final=state.get_values(masked), metrics=metrics)
-
-
-def metrics_of(returned: Mapping[str, float] | keras.callbacks.History | None) -> dict[str, float]:
-    """What a `train` returned, as a dict of plain numbers; of a History the last epoch."""
-    if isinstance(returned, keras.callbacks.History):
-        returned = {name: values[-1] for name, values in returned.history.items()}
-    return numbers(returned or {})
+    return train_level(masked, train, Ticket(new, start, level=ticket.level, found=found).inheriting(dense))
 
 
 def _in_paths_of(masked, tickets: Sequence[Ticket]) -> list[Ticket]:
@@ -262,8 +251,34 @@ def _kernels(masked) -> dict[str, Kernel]:
     return {kernel.path: kernel for kernel in masked.kernels}
 
 
+def _road(search: str, one_shot: bool) -> str:
+    if search not in ROADS:
+        raise LotteryError(f"Expected search to be one of {', '.join(ROADS)}, but received {search!r}.")
+    if one_shot and search == "gradual":
+        raise LotteryError("Expected either one_shot or search='gradual', but received both.")
+    return "one_shot" if one_shot else search
+
+
+def _begun_with(start: Ticket) -> dict:
+    return {"start": start.found["start"]} if "start" in start.found else {}
+
+
+def _check_given(given: Sequence[Ticket], road: str, told: Mapping) -> None:
+    """Refuses to go on with a search of another road."""
+    for ticket in given:
+        if ticket.level and "one_shot" in ticket.found:
+            theirs = ticket.found.get("search", "one_shot" if ticket.found["one_shot"] else "iterative")
+            if theirs != road:
+                raise LotteryError(f"Expected tickets of search={road!r} to go on from, but {ticket} is of {theirs!r}.")
+        for key in ("density", "level_steps", "search_steps"):
+            if ticket.level and ticket.found.get(key) != told.get(key):
+                raise LotteryError(
+                    f"Expected tickets of a search with {key}={told.get(key)} to go on from, but {ticket} is of {ticket.found.get(key)}."
+                )
+
+
 def _check(levels, rewind_to) -> None:
-    if not isinstance(levels, int) or levels < 1:
+    if levels is not None and (not isinstance(levels, int) or levels < 1):
         raise LotteryError(f"Expected at least 1 level, a whole number, but received levels={levels!r}.")
     if not isinstance(rewind_to, int) or rewind_to < 0:
         raise LotteryError(f"Expected rewind_to to be a step, 0 or later, but received {rewind_to}.")

@@ -27,7 +27,7 @@ from tf_lottery.masking.learned import Learned, wrap
 from tf_lottery.masking.masked import settle
 from tf_lottery.masking.weights import Prunable
 from tf_lottery.rules import criteria, masks
-from tf_lottery.search.find import Train, metrics_of
+from tf_lottery.search.lottery import Train, metrics_of
 from tf_lottery.search.rounds import Rounds
 from tf_lottery.tickets import recipes
 from tf_lottery.tickets.ticket import Ticket

@@ -137,7 +137,9 @@ class Trainer:
         self.checkpoint, self.checkpoint_every = checkpoint, checkpoint_every
         self._feed = Feed(self.sets, batch_size, seed, device_bytes, self.replicas)
 
-    def __call__(self, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict[str, float]:
+    def __call__(
+        self, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback] = (), *, steps: int | None = None
+    ) -> dict[str, float]:
         """Trains `model` and returns its metrics.
 
         Args:
@@ -149,6 +151,7 @@ class Trainer:
             does it in a method `on_stretch_end(step)`, which comes before the measurements; with an attribute
             `early_stop_from` it names the first step that may be the early stop. `params["optimizer"]` is the optimizer
             that trains the model.
+          steps: Another number of steps than the Trainer's, for this training alone.
 
         Returns:
           early_stop_step, early_stop_validation_loss, early_stop_validation_accuracy, early_stop_test_accuracy,
@@ -159,33 +162,38 @@ class Trainer:
           NonFiniteLossError: If the training loss becomes NaN or infinite; the curve up to there is kept.
           WorkerLostError: If another of several workers stopped.
         """
+        steps = self.steps if steps is None else steps
+        if not isinstance(steps, int | np.integer) or steps < 1:
+            raise LotteryError(f"Expected steps of at least 1, a whole number, but received {steps!r}.")
         with self.replicas.together():
-            return self._trained(model, callbacks)
+            return self._trained(model, callbacks, int(steps))
 
-    def _trained(self, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback]) -> dict[str, float]:
+    def _trained(
+        self, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback], steps: int
+    ) -> dict[str, float]:
         loop = self._loop_for(model)
         for callback in callbacks:
-            callback.set_params({"epochs": 1, "steps": self.steps, "verbose": 0, "optimizer": loop.optimizer})
+            callback.set_params({"epochs": 1, "steps": steps, "verbose": 0, "optimizer": loop.optimizer})
             callback.set_model(model)
             callback.on_train_begin()
         early_stop_from = max((getattr(callback, "early_stop_from", 0) for callback in callbacks), default=0)
-        progress, checkpoint = Progress(), self._checkpoint_of(model, loop, callbacks)
+        progress, checkpoint = Progress(), self._checkpoint_of(model, loop, callbacks, steps)
         if checkpoint:
             if (found := checkpoint.load(callbacks)) is not None:
                 progress, state = found
                 loop.set_state(state)
             self.replicas.check_same(progress.step, f"checkpoint in {checkpoint.path}")
         began, self.curve = time.perf_counter() - progress.seconds, progress.curve
-        for step, count, loss in self._train(loop, callbacks, progress.step):
+        for step, count, loss in self._train(loop, callbacks, progress.step, steps):
             progress.step = step
             progress.losses.append((count, loss))
             for callback in callbacks:
                 if hasattr(callback, "on_stretch_end"):
                     callback.on_stretch_end(step)
             row = {}
-            if step % self.eval_every == 0 or step == self.steps:
+            if step % self.eval_every == 0 or step == steps:
                 mean = sum(n * value for n, value in progress.losses) / sum(n for n, _ in progress.losses)
-                row, progress.losses = self._measure(loop, step, mean), []
+                row, progress.losses = self._measure(loop, step, mean, last=step == steps), []
                 self.curve.append(row)
                 if "validation" in self.sets and step >= early_stop_from and self._is_best(progress):
                     progress.best, progress.best_values = len(self.curve) - 1, loop.values()
@@ -221,12 +229,12 @@ class Trainer:
             loop.assign(final)
         return {f"early_stop_{key}": value for key, value in row.items() if key != "train_loss"}
 
-    def _checkpoint_of(self, model: keras.Model, loop: Loop, callbacks) -> Checkpoint | None:
+    def _checkpoint_of(self, model: keras.Model, loop: Loop, callbacks, steps: int) -> Checkpoint | None:
         """The file of this training: its settings, its data, and the model it begins with tell it from others."""
         if self.checkpoint is None:
             return None
         settings = {
-            "numbers": [self.steps, self.batch_size, self.seed, self.eval_every, self.test_every, self.replicas.count],
+            "numbers": [steps, self.batch_size, self.seed, self.eval_every, self.test_every, self.replicas.count],
             "at_steps": _at_steps(callbacks),
             "parts": [described(part) for part in (loop.optimizer, self.loss, self.metric, self.augment)],
             "policies": [layer.dtype_policy.name for layer in sublayers(model)],
@@ -268,10 +276,10 @@ class Trainer:
         with self.replicas.together():
             return self._evaluate(self._evaluation, "test")[1]
 
-    def _train(self, loop: Loop, callbacks, step: int) -> Iterator[tuple[int, int, float]]:
+    def _train(self, loop: Loop, callbacks, step: int, last: int) -> Iterator[tuple[int, int, float]]:
         """Runs stretch after stretch; yields the step reached, the steps since the last one, and their mean loss."""
-        steps = {*range(self.eval_every, self.steps, self.eval_every), *_at_steps(callbacks), self.steps}
-        ends = sorted(end for end in steps if 0 < end <= self.steps)
+        steps = {*range(self.eval_every, last, self.eval_every), *_at_steps(callbacks), last}
+        ends = sorted(end for end in steps if 0 < end <= last)
         for x, y, rows, count in self._feed.stretches(ends, min(self.eval_every, self.steps), step):
             loss, bad = loop.run(x, y, rows, count, tf.constant(step))
             if bad >= 0:
@@ -279,12 +287,12 @@ class Trainer:
             step += int(count)
             yield step, int(count), float(loss)
 
-    def _measure(self, loop: Loop, step: int, train_loss: float) -> dict:
+    def _measure(self, loop: Loop, step: int, train_loss: float, last: bool) -> dict:
         row: dict[str, float | None] = {"step": step, "train_loss": train_loss}
         if "validation" in self.sets:
             row["validation_loss"], row["validation_accuracy"] = self._evaluate(loop.evaluate, "validation")
         if "test" in self.sets:
-            due = step % self.test_every == 0 or step == self.steps
+            due = step % self.test_every == 0 or last
             row["test_accuracy"] = self._evaluate(loop.evaluate, "test")[1] if due else None
         return row
 

@@ -1,0 +1,229 @@
+"""The roads to a ticket: what each trains, for how long, what comes of it, and how it goes on after a stop."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+import tf_lottery as tfl
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.search.lottery import steps_of
+from tf_lottery.search.rates import Cubic, at_once, rounds_to, spread
+from tf_lottery.tickets.values import arrays
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+STEPS = 40
+
+
+class Counting:
+    """A `Trainer` that writes down how long it was asked to train."""
+
+    def __init__(self, blobs, **options):
+        options = {"steps": STEPS, "batch_size": 15, "eval_every": 5, "jit_compile": False} | options
+        self.trainer = tfl.Trainer(*blobs, optimizer=keras.optimizers.Adam(0.01), **options)
+        self.steps, self.eval_every, self.trained = self.trainer.steps, self.trainer.eval_every, []
+
+    def __call__(self, model, callbacks, *, steps=None):
+        self.trained.append(steps or self.steps)
+        return self.trainer(model, callbacks, steps=steps)
+
+
+def equal(one: tfl.Ticket, other: tfl.Ticket) -> bool:
+    parts = [(arrays(getattr(one, part)), arrays(getattr(other, part))) for part in ("masks", "initial", "final")]
+    same = all(np.array_equal(a[path], b[path]) for a, b in parts for path in a)
+    return same and {**one.metrics, "seconds": 0} == {**other.metrics, "seconds": 0}
+
+
+ROADS = [  # options, the steps of the trainings, the cost of each ticket, the densities
+    ({"density": 0.2, "budget": 2}, [40, 10, 10, 10, 10, 40], [1, 0.5, 0.75, 1, 2], [1, None, None, None, 0.2]),
+    ({"density": 0.2, "budget": 2, "dense": False}, [10, 10, 10, 10, 40], [0.25, 0.5, 0.75, 1, 2], [1, 0.2]),
+    ({"density": [0.5, 0.2], "levels": 2, "level_steps": 10}, [40, 10, 40, 10, 40], [1, 1.25, 1.5], [1, 0.5, 0.2]),
+    ({"density": 0.3, "levels": 2}, [40, 40, 40], [1, 2, 3], [1, None, 0.3]),
+    ({"levels": 2, "level_steps": 10}, [40, 10, 10, 40], [1, 0.5, 1.5], [1, 0.8, 0.64]),
+    ({"levels": 2}, [40, 40, 40], [1, 2, 3], [1, 0.8, 0.64]),
+    ({"search": "one_shot", "levels": 2}, [40, 40, 40], [1, 2, 2], [1, 0.8, 0.64]),
+    ({"search": "one_shot", "density": [0.5, 0.2], "level_steps": 20}, [40, 20, 40, 40], [1, 1.5, 1.5], [1, 0.5, 0.2]),
+    ({"search": "gradual", "density": [0.5, 0.2]}, [40, 20, 40, 20, 40], [1, 1.5, 1.5], [1, 0.5, 0.2]),
+    ({"search": "gradual", "density": 0.2, "search_steps": 30, "dense": False}, [30, 40], [1.75], [0.2]),
+    ({"search": "gradual", "density": 0.2, "budget": 1.5}, [40, 20, 40], [1, 1.5], [1, 0.2]),
+]
+
+
+@pytest.mark.parametrize("options, trained, costs, densities", ROADS)
+def test_what_a_road_trains_and_what_its_tickets_cost(options, trained, costs, densities, blobs, dense_net):
+    train = Counting(blobs)
+    tickets = list(tfl.find_ticket(dense_net(), train, **options))
+    assert train.trained == trained
+    assert [ticket.metrics["trainings"] for ticket in tickets] == costs
+    for expected, ticket in zip([densities[0], *densities[1:]], [tickets[0], *tickets[1 - len(densities) :]]):
+        assert expected is None or ticket.density == pytest.approx(expected, abs=0.006)
+    start = arrays(tickets[0].initial)
+    for before, ticket in itertools.pairwise(tickets):
+        for path, mask in ticket.masks.items():
+            assert np.array_equal(ticket.initial[path], mask * (start[path] if tickets[0].level == 0 else 1))
+            assert np.all(mask <= before.masks[path]) or options.get("search")  # of other roads masks need not nest
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"density": [0.5, 0.2], "levels": 3, "level_steps": 10},
+        {"density": 0.2, "budget": 2, "dense": False},
+        {"density": 0.2, "budget": 2, "rewind_to": 5},
+        {"search": "one_shot", "density": [0.5, 0.2], "level_steps": 20},
+        {"search": "gradual", "density": [0.5, 0.2]},
+        {"search": "gradual", "density": [0.5, 0.2], "dense": False},
+        {"search": "gradual", "density": [0.5, 0.2], "rewind_to": 3, "survivors": "reinit"},
+    ],
+    ids=str,
+)
+def test_a_search_that_goes_on_ends_where_it_would_have(options, blobs, dense_net, tmp_path):
+    whole = list(tfl.find_ticket(dense_net(), Counting(blobs), **options, seed=3))
+    for ticket in whole:
+        ticket.save(tmp_path / f"{ticket.level}.ticket")
+    for stopped in range(1, len(whole)):
+        found = [tfl.Ticket.load(tmp_path / f"{ticket.level}.ticket") for ticket in whole[:stopped]]
+        given = [found[0], found[-1]] if stopped > 1 else found
+        rest = list(tfl.find_ticket(dense_net(), Counting(blobs), **options, seed=3, start_from=given))
+        assert len(rest) == len(whole) - stopped
+        assert all(equal(a, b) for a, b in zip(rest, whole[stopped:]))
+
+
+def test_a_model_that_is_not_where_the_search_began_is_refused(blobs, dense_net):
+    options = {"search": "gradual", "density": [0.5, 0.2], "rewind_to": 3}
+    dense = next(tfl.find_ticket(dense_net(), Counting(blobs), **options))
+    with pytest.raises(LotteryError, match="Expected the model as it was when the search of"):
+        next(tfl.find_ticket(dense_net(seed=1), Counting(blobs), **options, start_from=dense))
+
+
+def test_a_search_of_another_road_is_not_gone_on_with(blobs, dense_net):
+    *_, ticket = tfl.find_ticket(dense_net(), Counting(blobs), search="gradual", density=0.5)
+    for options in ({"density": 0.5}, {"search": "gradual", "density": [0.5, 0.2]}):
+        with pytest.raises(LotteryError, match="to go on from"):
+            tfl.find_ticket(dense_net(), Counting(blobs), **options, start_from=ticket)
+
+
+def test_the_old_name_of_one_shot(blobs, dense_net):
+    ours = list(tfl.find_ticket(dense_net(), Counting(blobs), levels=2, search="one_shot"))
+    theirs = list(tfl.find_ticket(dense_net(), Counting(blobs), levels=2, one_shot=True))
+    assert all(equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert ours[0].found == theirs[0].found
+
+
+def test_gradual_is_prune_by_schedule_then_rewinding(blobs, dense_net):
+    """Put together by hand: the masks of a gradual training, the weights of before, a training in full."""
+    *_, ticket = tfl.find_ticket(dense_net(), Counting(blobs), search="gradual", density=0.2, prune_fraction=0.2)
+    masked, trainer = tfl.wrap(dense_net()), Counting(blobs).trainer
+    start = arrays(next(tfl.find_ticket(dense_net(), Counting(blobs), levels=1)).initial)
+    trainer(masked, [tfl.callbacks.PruneBySchedule(Cubic(0.2, 20))], steps=20)
+    masks = tfl.get_masks(masked)
+    assert all(np.array_equal(masks[path], ticket.masks[path]) for path in masks)
+    again = tfl.Ticket(masks, {path: value * masks.get(path, 1) for path, value in start.items()}).apply(dense_net())
+    trainer(again)
+    for value, expected in zip(again.inner.weights, arrays(ticket.final).values()):
+        np.testing.assert_array_equal(np.array(value), expected)
+
+
+@pytest.mark.parametrize("scope", ["global", "channels", "global_channels"])
+@pytest.mark.parametrize("search", ["iterative", "gradual", "one_shot"])
+def test_a_density_of_the_whole_or_of_channels(search, scope, blobs, dense_net):
+    *_, ticket = tfl.find_ticket(dense_net(units=20), Counting(blobs), search=search, scope=scope, density=0.4)
+    if scope == "global":
+        assert ticket.density == pytest.approx(0.4, abs=0.006)
+    else:
+        hidden, output = ticket.masks
+        assert np.any(ticket.masks[hidden], axis=0).sum() == 8
+        assert np.all(ticket.masks[output])
+
+
+def test_a_function_around_fit(blobs, dense_net):
+    steps_seen = []
+
+    def train(model, callbacks, steps=STEPS):
+        steps_seen.append(steps)
+        model.compile("adam", LOSS)
+        data = (np.resize(array, (15 * steps, *array.shape[1:])) for array in blobs)
+        return model.fit(*data, batch_size=15, shuffle=False, verbose=0, callbacks=callbacks)
+
+    for options, expected in [
+        ({"search": "gradual", "density": 0.2}, [40, 20, 40]),
+        ({"density": 0.2, "budget": 2}, [40, 10, 10, 10, 10, 40]),
+    ]:
+        steps_seen.clear()
+        *_, ticket = tfl.find_ticket(dense_net(), train, **options)
+        assert steps_seen == expected and ticket.density == pytest.approx(0.2, abs=0.006)
+
+    def deaf(model, callbacks, steps=STEPS):
+        return {}
+
+    with pytest.raises(LotteryError, match="to hand its callbacks on, for gradual pruning"):
+        list(tfl.find_ticket(dense_net(), deaf, search="gradual", density=0.2))
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        ({"search": "random"}, "search to be one of iterative, one_shot, gradual"),
+        ({"search": "gradual"}, "search='gradual' with a density"),
+        ({"search": "gradual", "one_shot": True, "density": 0.5}, "either one_shot or"),
+        ({"density": 1.0}, r"a density in \(0, 1\), but received 1.0"),
+        ({"density": 0.0, "budget": 2}, r"a density in \(0, 1\)"),
+        ({"density": [0.2, 0.5]}, "in falling order"),
+        ({"density": "0.5"}, "density to be a number"),
+        ({"density": 0.05, "prune_fraction": {"output": 0.0, "": 0.2}}, "what is never pruned"),
+        ({"density": 0.5, "budget": 1}, "budget above 1"),
+        ({"budget": 2}, "budget with a density"),
+        ({"density": 0.5, "budget": 2, "level_steps": 10}, "budget with a density, and without level_steps"),
+        ({"density": 0.5, "level_steps": 4}, "level_steps from 5, eval_every, to 40"),
+        ({"density": 0.5, "level_steps": 41}, "level_steps from 5, eval_every, to 40"),
+        ({"density": 0.5, "search_steps": 10}, "search_steps with search='gradual' only"),
+        ({"density": 0.5, "search": "gradual", "search_steps": 12}, "at least 10 masks"),
+        ({"density": 0.5, "search": "gradual", "rewind_to": 10}, "at least 10 masks"),
+        ({"density": 0.5, "search": "gradual", "criterion": "snip"}, "snip"),
+        ({"density": 0.5, "search": "gradual", "reset": "at_end"}, "reset='each_level'"),
+        ({"density": 0.5, "search": "gradual", "min_per_kernel": 0}, "min_per_kernel=1"),
+        ({"density": 0.5, "search": "gradual", "levels": 3}, "as many levels as densities"),
+        ({"density": [0.5, 0.2], "levels": 1}, "a level for each of the 2 densities"),
+        ({"levels": 2, "level_steps": 10, "rewind_to": 11}, "rewind_to within the 10 steps"),
+        ({"levels": 0}, "at least 1 level"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_before_anything_is_trained(options, sentence, blobs, dense_net):
+    train = Counting(blobs)
+    with pytest.raises(LotteryError, match=sentence):
+        tfl.find_ticket(dense_net(), train, **options)
+    assert not train.trained
+
+
+def test_a_train_function_of_one_length_is_refused_where_two_are_needed(blobs, dense_net):
+    with pytest.raises(LotteryError, match="train.model, callbacks, steps=12_000."):
+        tfl.find_ticket(dense_net(), lambda model, callbacks: {}, density=0.5, budget=2)
+    assert steps_of(lambda model, callbacks, steps=7: {}) == 7
+
+
+def test_the_rates_lead_to_the_density():
+    sizes = {"hidden": 266_200 - 1_000, "output": 1_000}
+    papers = {"hidden": 0.2, "output": 0.1}
+    rounds = rounds_to(0.0358, papers, sizes, sizes)
+    assert rounds == pytest.approx(15, abs=0.2)  # Frankle & Carbin (2019), Figure 1: 3.6 % after 15 rounds
+    lengths, asked = spread([rounds / 3, rounds], 4)
+    assert asked == [1, 4] and sum(lengths) == pytest.approx(rounds)
+    left = dict(sizes)
+    for length in lengths:
+        left = {path: kept * (1 - at_once(papers, length)[path]) for path, kept in left.items()}
+    assert sum(left.values()) / sum(sizes.values()) == pytest.approx(0.0358)
+    for levels in range(3, 12):
+        lengths, asked = spread([0.1, 0.2, 9.0], levels)
+        assert len(lengths) == levels == asked[-1] and sorted(set(asked)) == asked
+
+
+def test_the_cubic_schedule():
+    schedule = Cubic(0.036, 6_000)
+    due, sparsity = schedule(np.arange(6_001))
+    assert list(np.flatnonzero(due)) == list(range(50, 4_501, 50))
+    f = np.flatnonzero(due) / 4_500
+    np.testing.assert_allclose(sparsity[due], 0.964 * (1 - (1 - f) ** 3))
+    late, _ = Cubic(0.036, 6_000, begin=500)(np.arange(6_001))
+    assert np.flatnonzero(late)[0] == 550 and np.flatnonzero(late)[-1] == 4_500

@@ -1,0 +1,103 @@
+"""Gradual pruning within one training, then rewinding: the mask of a network that was pruned while it trained.
+
+One training of `search_steps` begins with the untrained network; 120 times in it a mask is taken anew, and the density of each layer
+(or of the whole, where scores compete globally) falls along a cubic over the first three quarters, without a reset of anything.
+Its last mask, with the weights that the network began with, is the ticket, which is trained in full. That costs half a training
+beside the ticket's own. It finds tickets where the network does not overfit within that training, and fails where it does:
+an early stop of the dense network in the first part of its training says so.
+
+Reference: Zhu & Gupta (2017, arXiv 1710.01878), section 3, for the pruning; the rewinding is that of Frankle & Carbin (2019).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking import state
+from tf_lottery.rules import criteria
+from tf_lottery.search.callbacks.prune_by_schedule import PruneBySchedule
+from tf_lottery.search.lottery import Lottery, train_level
+from tf_lottery.search.plan import Plan
+from tf_lottery.search.rates import Cubic
+from tf_lottery.search.rounds import Rounds, treat
+from tf_lottery.tickets.ticket import Ticket
+from tf_lottery.tickets.values import arrays
+
+
+def gradual(lottery: Lottery) -> Iterator[Ticket]:
+    """The dense network, if it was asked for, then a ticket for each level, of a gradual training of its own."""
+    last, rounds = lottery.last, lottery.rounds
+    if last.final is None and 0 in lottery.asked:
+        yield lottery.level(lottery.begin, searches=0)
+    for level in range(last.level + 1, rounds.levels + 1):
+        pruned = _pruned(lottery, level)
+        start = treat(
+            pruned.masks,
+            arrays(pruned.initial),
+            arrays(pruned.final),
+            survivors=rounds.survivors,
+            pruned=rounds.pruned,
+            dense=lottery.begin,
+            draw=rounds.draw,
+            seed=[rounds.seed, level],
+        )
+        new = Ticket(pruned.masks, start, level=level)
+        yield lottery.level(lottery.named(new, lottery.begin), searches=1)
+
+
+def _densities(lottery: Lottery, level: int) -> dict[str, float]:
+    """What each kernel is to keep at a level, of all its weights."""
+    left = {path: float(mask.mean()) for path, mask in lottery.begin.masks.items()}
+    for fractions in lottery.rounds.fractions[:level]:
+        left = {path: density * (1 - fractions[path]) for path, density in left.items()}
+    return left
+
+
+def _pruned(lottery: Lottery, level: int) -> Ticket:
+    """The dense network after a training in which it was pruned: its masks, and the weights before and after."""
+    rounds, masked = lottery.rounds, lottery.masked
+    steps, begins = lottery.search_steps, lottery.rewind_to
+    densities = _densities(lottery, level)
+    competing = densities if rounds.axes is None else rounds.axes
+    schedule: Cubic | Mapping[str, Callable]
+    if rounds.scope.startswith("global"):
+        schedule = Cubic(min(densities[path] for path in competing), steps, begins)
+    else:
+        schedule = {
+            f"^{re.escape(path)}$": Cubic(density, steps, begins) if path in competing and density < 1 else _never
+            for path, density in densities.items()
+        }
+    pruning = PruneBySchedule(schedule, criterion=rounds.criterion, scope=rounds.scope, seed=rounds.seed)
+    trained = train_level(masked, lottery.train, lottery.begin, begins, steps, [pruning])
+    masks = state.get_masks(masked)
+    if all((mask == lottery.begin.masks[path]).all() for path, mask in masks.items()):
+        raise LotteryError("Expected train to hand its callbacks on, for gradual pruning, but it did not.")
+    return dataclasses.replace(trained, masks=masks)
+
+
+def _never(step):
+    return False, 0.0
+
+
+def check_gradual(rounds: Rounds, plan: Plan, rewind_to: int) -> None:
+    """Refuses what gradual pruning cannot do, before anything is trained.
+
+    Raises:
+      LotteryError: If there is such a thing.
+    """
+    criteria.without_gradient(rounds.criterion, "search='gradual'")
+    if rounds.reset != "each_level":
+        raise LotteryError(f"Expected reset='each_level' with search='gradual', but received {rounds.reset!r}.")
+    if rounds.min_per_kernel != 1:
+        raise LotteryError(
+            f"Expected min_per_kernel=1 with search='gradual', which keeps one, but received {rounds.min_per_kernel}."
+        )
+    Cubic(0.5, plan.search_steps or 0, rewind_to)  # has it time?
+    competing = plan.fractions[0] if rounds.axes is None else rounds.axes
+    if rounds.scope.startswith("global") and not all(plan.fractions[0][path] for path in competing):
+        raise LotteryError(
+            f"Expected a prune_fraction above 0 for each kernel with search='gradual' and scope={rounds.scope!r}, but received 0 for some."
+        )
