@@ -120,7 +120,7 @@ def test_rewinding_inside_keras_fit(blobs, dense_net):
         model.train_on_batch(blobs[0][rows], blobs[1][rows])
     for path, value in state.get_values(model).items():
         assert np.allclose(tickets[0].initial[path], value, atol=1e-6)
-    assert set(tickets[0].metrics) == {"loss"}
+    assert set(tickets[0].metrics) == {"loss", "trainings"}
     with pytest.raises(LotteryError, match="step 9"):  # six steps at once go past it
         next(tfl.find_ticket(dense_net(), lambda m, c: fit(m, c, steps_per_execution=6), levels=1, rewind_to=9))
     with pytest.raises(LotteryError, match="hand its callbacks on"):

@@ -3,8 +3,8 @@
 One training of `search_steps` begins with the untrained network; 120 times in it a mask is taken anew, and the density of each layer
 (or of the whole, where scores compete globally) falls along a cubic over the first three quarters, without a reset of anything.
 Its last mask, with the weights that the network began with, is the ticket, which is trained in full. That costs half a training
-beside the ticket's own. It finds tickets where the network does not overfit within that training, and fails where it does:
-an early stop of the dense network in the first part of its training says so.
+beside the ticket's own. Where the dense network's early stop lies early in its training, and it overfits from there on, the mask is
+taken from a network that overfits: take another road there, or fewer `search_steps`.
 
 Reference: Zhu & Gupta (2017, arXiv 1710.01878), section 3, for the pruning; the rewinding is that of Frankle & Carbin (2019).
 """
