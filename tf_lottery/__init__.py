@@ -59,6 +59,7 @@ _MODULES = {
     "gradients": "masking.gradients",
     "masks": "rules.masks",
     "models": "problems.models",
+    "patterns": "masking.patterns",
     "policies": "masking.policies",
     "supermask": "search.supermask",
     "tfmot": "search.tfmot",

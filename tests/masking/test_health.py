@@ -1,5 +1,7 @@
 """What can go wrong in a level without an error is found, and said of the right kernel."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -88,3 +90,126 @@ def test_a_search_to_the_last_weights_notes_the_level_that_disconnects(criterion
     lost = [Connections(masked).lost(ticket.masks) for ticket in tickets]
     expected = [[path for path, on in zip(t.masks, reachable(t.masks.values())) if not on] for t in tickets]
     assert lost == expected and lost[0] == []
+
+
+# --- masks that do harm ----------------------------------------------------------------------------------------------
+
+
+def told(make) -> list[str]:
+    """The warnings of harm that something makes."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        make()
+    return [str(w.message) for w in seen if w.category is UserWarning and "are kept" in str(w.message)]
+
+
+def small_in_the_middle():
+    """A network whose second kernel is a hundred times smaller than the others."""
+    keras.utils.set_random_seed(0)
+    layers = [L.Dense(32, "relu", name=name) for name in ("one", "small", "three")]
+    model = keras.Sequential([keras.Input((16,)), *layers, L.Dense(4, name="out")], name="net")
+    model.get_layer("small").kernel.assign(model.get_layer("small").kernel * 0.01)
+    return model
+
+
+def test_an_emptied_kernel_is_told_in_one_warning_with_numbers_and_the_way_out():
+    model = small_in_the_middle()
+    (words,) = told(lambda: tfl.prune(model, 0.2, scope="global"))
+    assert "20 % are kept" in words and "net/small/kernel keeps 1 of 1,024 weights (0.098 %) for 32 outputs" in words
+    assert "31 of 32 channels of net/small/kernel have no inputs" in words
+    assert all(way in words for way in ("density", "scope='layer'", "exclude", "min_per_kernel"))
+    assert not told(lambda: tfl.prune(small_in_the_middle(), 0.2))
+    assert not told(lambda: tfl.prune(small_in_the_middle(), 0.2, scope="global", exclude="small"))
+
+
+def test_less_than_a_weight_for_each_output_is_told():
+    model = keras.Sequential([keras.Input((64,)), L.Dense(64, name="one"), L.Dense(64, name="two")], name="net")
+    (words,) = told(lambda: tfl.prune(model, 0.01))
+    assert "net/one/kernel keeps 41 of 4,096 weights (1 %) for 64 outputs" in words
+
+
+def test_an_output_without_inputs_is_told_and_dead_inputs_and_a_few_units_are_not():
+    model = keras.Sequential([keras.Input((40,)), L.Dense(20, "relu", name="one"), L.Dense(4, name="two")], name="net")
+    first, second = (np.array(layer.kernel) for layer in model.layers)
+    first[:19], first[:, :6], second[:6] = 0, 0, 0  # borders of images, and units that nobody needs
+    model.set_weights([first, np.zeros(20), second, np.zeros(4)])
+    assert not told(lambda: tfl.prune(model, {"one": 21 * 14 / 800, "two": 14 / 20}))
+    second[:, 1] = 0
+    model.set_weights([first, np.zeros(20), second, np.zeros(4)])
+    model = keras.models.clone_model(model)
+    model.set_weights([first, np.zeros(20), second, np.zeros(4)])
+    (words,) = told(lambda: tfl.prune(model, {"one": 21 * 14 / 800, "two": 14 * 3 / 80}))
+    assert "1 of 4 channels of net/two/kernel have no inputs" in words and "net/one" not in words
+
+
+def test_a_network_that_no_signal_passes_is_told():
+    model = keras.Sequential([keras.Input((8,)), L.Dense(8, name="one"), L.Dense(8, name="two")], name="net")
+    one, two = np.full((8, 8), 0.01, "float32"), np.full((8, 8), 0.01, "float32")
+    one[:, :4], two[4:] = 1, 1  # the units that the first makes are those that the second does not read
+    model.set_weights([one, np.zeros(8), two, np.zeros(8)])
+    (words,) = told(lambda: tfl.prune(model, 0.5))
+    assert "no signal passes the network" in words
+    assert "4 of 8 channels of net/one/kernel have no inputs" in words
+    assert "4 of the 8 channels that net/two/kernel reads have no outputs" in words
+
+
+def test_one_cut_branch_is_told_by_its_kernels():
+    inputs = keras.Input((8,))
+    branch = L.Dense(8, name="two")(L.Dense(8, name="one")(inputs))
+    model = keras.Model(inputs, L.Dense(2, name="out")(L.Add()([inputs, branch])), name="net")
+    one, two = np.full((8, 8), 0.01, "float32"), np.full((8, 8), 0.01, "float32")
+    one[:, :4], two[4:] = 1, 1
+    model.get_layer("one").kernel.assign(one)
+    model.get_layer("two").kernel.assign(two)
+    (words,) = told(lambda: tfl.prune(model, {"out": 1.0, "": 0.5}))
+    assert "no signal passes one/kernel; no signal passes two/kernel" in words
+
+
+def test_a_search_tells_each_thing_once(blobs):
+    def train(model, callbacks):
+        return {}
+
+    def model():
+        keras.utils.set_random_seed(0)
+        small = L.Dense(12, "relu", kernel_initializer=keras.initializers.RandomNormal(stddev=1e-3), name="small")
+        return keras.Sequential([keras.Input(blobs[0].shape[1:]), small, L.Dense(12), L.Dense(3)], name="net")
+
+    def search(**options):
+        return told(
+            lambda: list(tfl.find_ticket(model(), train, levels=6, prune_fraction=0.4, scope="global", **options))
+        )
+
+    seen = search()
+    assert sum("net/small/kernel keeps" in words for words in seen) == 1
+    assert sum("channels of net/small/kernel have no inputs" in words for words in seen) == 1
+    assert not any("net/small" in words for words in search(exclude="small"))
+
+
+@pytest.mark.parametrize("road", ["gradual", "one fit"])
+def test_the_callbacks_tell_too(road, blobs):
+    masked = tfl.wrap(small_in_the_middle())
+    masked.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
+    if road == "gradual":
+        callback = tfl.callbacks.PruneBySchedule(lambda step: (True, min(0.8, 0.2 * int(step))), scope="global")
+    else:
+        schedule = tfl.LotterySchedule(levels=2, steps_per_level=2, prune_fraction=0.6)
+        callback = tfl.callbacks.LotteryTicket(schedule, scope="global")
+    seen = told(lambda: masked.fit(x, np.zeros(64), batch_size=8, verbose=0, callbacks=[callback]))
+    assert sum("net/small/kernel keeps" in words for words in seen) == 1
+
+
+def test_ordinary_searches_and_whole_channels_are_not_commented_on(dense_net, blobs):
+    """LeNet's shapes down to 3.5 %, with inputs that are always zero; and channels that are pruned because they were asked for."""
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(256, 784)).astype("float32")
+    x[:, :250] = 0
+    y = np.random.default_rng(1).integers(0, 10, 256)
+    layers = [L.Dense(300, "relu"), L.Dense(100, "relu"), L.Dense(10)]
+    lenet = keras.Sequential([keras.Input((784,)), *layers])
+    trainer = tfl.Trainer(x, y, steps=20, batch_size=64)
+    rates = {"output": 0.1, "Dense": 0.2}
+    assert not told(lambda: list(tfl.find_ticket(lenet, trainer, levels=15, prune_fraction=rates)))
+    assert not told(lambda: tfl.prune(small_in_the_middle(), 0.25, scope="channels"))
+    assert not told(lambda: tfl.prune(small_in_the_middle(), 0.25, block_size=(4, 4)))
+    assert not told(lambda: tfl.prune(small_in_the_middle(), sparsity_m_by_n=(2, 4)))

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+import tf_lottery as tfl
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.masking import weights
 from tf_lottery.tickets import recipes
@@ -32,8 +33,12 @@ def test_the_one_private_name_of_keras_is_still_there():
         (L.Conv1D(3, 2), (None, 8, 4), ["kernel"]),
         (L.Conv2D(3, 2), (None, 8, 8, 4), ["kernel"]),
         (L.Conv3DTranspose(3, 2), (None, 4, 4, 4, 2), ["kernel"]),
-        (L.DepthwiseConv2D(2), (None, 8, 8, 4), ["kernel"]),
-        (L.SeparableConv2D(3, 2), (None, 8, 8, 4), ["depthwise_kernel", "pointwise_kernel"]),
+        (L.Conv2D(8, 2, groups=2), (None, 8, 8, 4), ["kernel"]),
+        (L.Conv2D(8, 2, groups=4), (None, 8, 8, 4), []),
+        (L.DepthwiseConv1D(2), (None, 8, 4), []),
+        (L.DepthwiseConv2D(2), (None, 8, 8, 4), []),
+        (L.SeparableConv1D(3, 2), (None, 8, 4), ["pointwise_kernel"]),
+        (L.SeparableConv2D(3, 2), (None, 8, 8, 4), ["pointwise_kernel"]),
         (L.LSTM(3), (None, 5, 4), ["kernel", "recurrent_kernel"]),
         (L.Bidirectional(L.GRU(3)), (None, 5, 4), ["kernel", "recurrent_kernel"] * 2),
         (L.TimeDistributed(L.Dense(3)), (None, 5, 4), ["kernel"]),
@@ -49,6 +54,79 @@ def test_the_one_private_name_of_keras_is_still_there():
 )
 def test_kernels_and_nothing_else(layer, shape, names):
     assert kernels_of(layer, shape) == names
+
+
+def test_depthwise_kernels_are_pruned_where_they_are_asked_for():
+    class Depthwise:
+        def allow_pruning(self, layer):
+            return isinstance(layer, L.DepthwiseConv2D)
+
+        def ensure_model_supports_pruning(self, model):
+            pass
+
+    layers = [L.Conv2D(4, 3), L.DepthwiseConv2D(3, name="depthwise"), L.SeparableConv2D(4, 3, name="separable")]
+    model = keras.Sequential([keras.Input((12, 12, 3)), *layers], name="net")
+
+    def named(*args):
+        return [kernel.path.split("/")[-2:] for kernel in weights.prunable_kernels(model, *args)]
+
+    assert named(Depthwise()) == [["depthwise", "kernel"]]
+    assert named("depthwise") == [
+        ["depthwise", "kernel"],
+        ["depthwise", "bias"],
+        ["separable", "depthwise_kernel"],
+    ]
+    assert len(named("kernel$")) == 4 and len(named()) == 2
+
+
+@pytest.mark.parametrize("exclude", ["out", lambda layer, variable: layer.name == "output", [2], ["net/output/kernel"]])
+def test_exclude_leaves_out_of_what_is_chosen(exclude, dense_net, tmp_path):
+    model = dense_net()
+    assert [k.path for k in weights.prunable_kernels(model, exclude=exclude)] == ["net/hidden/kernel"]
+    assert [k.path for k in weights.prunable_kernels(model, "output|hidden/k", exclude="/kernel")] == [
+        "net/output/bias"
+    ]
+    masked = tfl.wrap(model, exclude=exclude)
+    masked.save(tmp_path / "net.keras")
+    (path,) = tfl.get_masks(keras.models.load_model(tmp_path / "net.keras"))
+    assert path.endswith("hidden/kernel")
+
+
+def test_exclude_before_the_model_is_built_is_kept():
+    model = tfl.MaskedModel(
+        keras.Sequential([L.Dense(4, name="one"), L.Dense(2, name="two")], name="net"), exclude="two"
+    )
+    again = tfl.MaskedModel.from_config(model.get_config())
+    again(np.ones((2, 3), "float32"))
+    assert [kernel.layer.name for kernel in again.kernels] == ["one"]
+    layer = tfl.MaskedLayer(L.LSTM(3), exclude="recurrent")
+    layer(np.ones((2, 3, 4), "float32"))
+    assert [kernel.variable.name for kernel in layer.kernels] == ["kernel"]
+
+
+def test_exclude_is_taken_wherever_prunable_is(dense_net, blobs):
+    trainer = tfl.Trainer(*blobs, steps=2, batch_size=20)
+    only = ["net/hidden/kernel"]
+    assert list(tfl.get_masks(tfl.prune(dense_net(), 0.5, exclude="output"))) == only
+    assert list(next(tfl.find_ticket(dense_net(), trainer, levels=1, exclude="output")).masks) == only
+    assert list(tfl.get_masks(tfl.supermask.wrap(dense_net(), exclude="output"))) == only
+    ticket = tfl.supermask.train(dense_net(), trainer, exclude="output", accuracy=lambda model: 0.0)
+    assert list(ticket.masks) == only
+
+
+def test_bad_excludes_are_one_sentence(dense_net):
+    for exclude, message in (
+        ("nothing", "exclude to fit variables.*'nothing' fits none"),
+        ("(", "exclude to hold regular expressions"),
+        (3, "Expected exclude as a regular expression"),
+        (["net/nothing"], "exclude to name variables"),
+        (tfl.policies.PruneForLatencyOnXNNPack(), "policy as prunable"),
+        ("kernel", "exclude='kernel' leaves"),
+    ):
+        with pytest.raises(LotteryError, match=message):
+            tfl.wrap(dense_net(), exclude=exclude)
+    with pytest.raises(LotteryError, match="wrapped already"):
+        tfl.wrap(tfl.wrap(dense_net()), exclude="output")
 
 
 def test_unknown_layers_follow_the_same_rule_and_are_never_an_error():
@@ -144,7 +222,7 @@ def test_prune_fractions(dense_net):
 )
 def test_draws_come_from_the_layers_own_initializer(layer, shape):
     layer.build(shape)
-    for kernel in weights.prunable_kernels(layer):
+    for kernel in weights.prunable_kernels(layer, "kernel$"):
         first, again, other = (recipes.draw(kernel, seed) for seed in (1, 1, 2))
         now = np.asarray(kernel.variable)
         assert first.shape == now.shape and np.array_equal(first, again)

@@ -194,7 +194,7 @@ def zoo():
 
 
 def test_the_channels_of_every_kind_of_layer(zoo):
-    masked = tfl.prune(zoo, 0.5, scope="channels")
+    masked = tfl.prune(zoo, 0.5, scope="channels", prunable="kernel$")
     axes = {path: state.channel_axes(masked).get(path) for path in tfl.get_masks(masked)}
     expected = {
         "conv/kernel": (8, (-1,), 4),
@@ -202,6 +202,8 @@ def test_the_channels_of_every_kind_of_layer(zoo):
         "separable/depthwise_kernel": (16, (-2, -1), 8),
         "separable/pointwise_kernel": (6, (-1,), 3),
         "transposed/kernel": (4, (-2,), 2),
+        **{f"attention/{name}/kernel": (8, (-2, -1), 4) for name in ("query", "key", "value")},
+        "attention/attention_output/kernel": (4, (-1,), 2),
         "dense/kernel": (7, (-1,), 4),
     }
     assert {path for path, own in axes.items() if own} == set(expected)

@@ -27,7 +27,7 @@ from tf_lottery.runs.settings import Settings, SupermaskSettings
 
 def main(argv: list[str]) -> None:
     jobs = []
-    for values, words in tasks.combinations(argv, SupermaskSettings, but=("prunable", "criterion")):
+    for values, words in tasks.combinations(argv, SupermaskSettings, but=("prunable", "exclude", "criterion")):
         place, workers, settings = Flags(__doc__, training.Place, tasks.Workers, SupermaskSettings).parse(words)
         if settings.by == "rule":
             _refuse_training(settings)

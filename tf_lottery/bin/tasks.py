@@ -51,7 +51,7 @@ class Workers:
 
 
 def combinations(
-    argv: Sequence[str], settings: type, but: Sequence[str] = ("prunable",)
+    argv: Sequence[str], settings: type, but: Sequence[str] = ("prunable", "exclude")
 ) -> list[tuple[dict[str, str], list[str]]]:
     """The command lines that one with several values of a flag stands for, each with the values that it has.
 

@@ -17,12 +17,12 @@ ENOUGH = 2 / 3  # the share of zeros in a part of the network beyond which XNNPA
 
 @dataclass(frozen=True)
 class LayerKernels:
-    """One layer with prunable weights.
+    """One layer with kernels.
 
     Attributes:
       layer: Its name.
       kind: Its class, with the window of a convolution.
-      weights: How many prunable weights it has.
+      weights: How many weights its kernels have.
       zeros: The share of them that is exactly zero.
       sparse: Whether XNNPACK runs it with a sparse kernel, from a file with sparse float weights on a processor that has some.
       reason: Why, or why not.
@@ -37,7 +37,7 @@ class LayerKernels:
 
 
 def sparse_kernels(model: keras.Model) -> list[LayerKernels]:
-    """What XNNPACK would do with each layer of a plain model that has prunable weights.
+    """What XNNPACK would do with each layer of a plain model that has kernels.
 
     Reference: XNNPACK, `src/subgraph.c`, rewriting for the NCHW layout; TensorFlow Lite's XNNPACK delegate, "Sparse inference".
 
@@ -54,7 +54,7 @@ def sparse_kernels(model: keras.Model) -> list[LayerKernels]:
         part, obstacle = set(), f"the network does not have the form for it: e{str(error).rstrip('.')[1:]}"
     kernels: dict[str, list[np.ndarray]] = {}
     owners = {}
-    for kernel in weights.prunable_kernels(model):
+    for kernel in weights.prunable_kernels(model, lambda layer, variable: weights.is_kernel(variable)):
         owners[kernel.layer.name] = kernel.layer
         kernels.setdefault(kernel.layer.name, []).append(weights.value_of(kernel.variable).ravel())
     zero = {name: np.concatenate(values) == 0 for name, values in kernels.items()}

@@ -4,6 +4,9 @@ What stands here, and after a colon the names that other rooms take from it:
 
     weights       which variables are prunable, their names and rates: Kernel, Prunable, Fraction, by_path, fresh_optimizer,
                   owning_layers, sublayers, value_of
+    roles         which kernels are a model's outputs, asked by tracing it: Roles
+    matrices      which axes of a kernel are its inputs and its outputs: axes, not_served
+    patterns      whether zeros lie where hardware can use them: check
     calls         how Keras calls a model, and when it has its weights: called
     scope         a scope in which some variables have other values
     masked        what all wrappers share, and the raw kernels in order: Masked, settle, settle_all
@@ -13,7 +16,7 @@ What stands here, and after a colon the names that other rooms take from it:
     learned       masks that are trained while the weights stay: Learned, wrap
     state         masks, values and the optimizer's state of a wrapped model, read and set
     gradients     what criteria that choose before training measure of a model: Probe
-    health        kernels that no signal passes, dead networks, exploded losses: Connections
+    health        masks that do harm, kernels that no signal passes, dead networks, exploded losses: Connections, Watch
     policies      which layers to prune for a purpose: PruneForLatencyOnXNNPack
     precision     mixed precision, and losses scaled for float16: loss_scaling
     distribution  one model on several devices or machines: Replicas, sums_no_gradients

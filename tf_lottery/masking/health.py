@@ -1,8 +1,9 @@
-"""What can go wrong in a level without an error: kernels that no signal passes any more, a dead network, a loss that exploded."""
+"""What can go wrong without an error: masks that do harm, kernels that no signal passes, a dead network, a loss that exploded."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -10,11 +11,16 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.masking import gradients, state
+from tf_lottery.masking import gradients, matrices, state
 from tf_lottery.masking.calls import called
 from tf_lottery.masking.gradients import Network, Probe
+from tf_lottery.masking.weights import Kernel
+from tf_lottery.rules import masks as masks_lib
+from tf_lottery.rules import patterns
 
 EXPLODED = 100  # times the loss of guessing
+EMPTIED = 0.05  # the share of its weights below which a kernel is all but empty
+SHOWN = 4  # kernels that a warning names
 SCALES = ("gamma", "scale", "moving_variance")  # variables that are 1 where they change nothing; others are 0
 
 
@@ -63,6 +69,102 @@ class Connections:
         except LotteryError:  # a model that cannot be asked in this way
             return []
         return [path for path, mask in masks.items() if np.any(found[path] * mask)]
+
+
+class Watch:
+    """Warns of masks that do harm, in one sentence with numbers, and of the same thing only once.
+
+    What counts as harm:
+
+    - a kernel all but emptied: fewer than 5 % of its weights kept, or in a model of which less than 10 % is kept a quarter of
+      that share; or, if single weights are pruned, less than one weight for each of its outputs;
+    - if single weights are pruned: outputs of the model without inputs, and kernels of which half of the channels or more have
+      no inputs or, but for kernels that read the model's inputs, no outputs;
+    - kernels that no signal passes from the inputs to the outputs of the model, see `Connections`.
+
+    Fewer channels that are cut off are what pruning does: LeNet-300-100 loses a quarter of its units at 3.6 % of its weights, and
+    most border pixels, without harm.
+
+    Args:
+      model: The wrapped model, or a model with `MaskedLayer`s inside.
+      structured: Whether whole channels or blocks are pruned, which leave channels without inputs and outputs.
+    """
+
+    def __init__(self, model, *, structured: bool = False):
+        self._model, self._structured = model, structured
+        self._kernels = state.masked_kernels(model)
+        self._connections: Connections | None = None
+        self._told: set[tuple[str, str]] = set()
+
+    def __call__(self, masks: Mapping[str, np.ndarray]) -> None:
+        """Looks at masks that were made, and warns of what is new."""
+        found = self._harm(masks)
+        new = {key: words for key, words in found.items() if key not in self._told}
+        self._told |= new.keys()
+        if not new:
+            return
+        kinds: dict[str, list[str]] = {}
+        for (kind, _), words in new.items():
+            kinds.setdefault(kind, []).append(words)
+        facts = [
+            "; ".join(words[:SHOWN]) + (f"; and {len(words) - SHOWN:,} more like this" if len(words) > SHOWN else "")
+            for words in kinds.values()
+        ]
+        warnings.warn(
+            f"of the weights of {self._model.name!r} {100 * masks_lib.density(masks):.3g} % are kept, and {'; '.join(facts)}. A larger density (or "
+            "smaller prune_fraction), scope='layer', exclude= for these kernels, or in a search a larger min_per_kernel spares them.",
+            stacklevel=3,
+        )
+
+    def _harm(self, masks: Mapping[str, np.ndarray]) -> dict[tuple[str, str], str]:
+        """What is wrong, in words, by its kind and the path of the kernel."""
+        whole, suspicious = masks_lib.density(masks), False
+        found: dict[tuple[str, str], str] = {}
+        for kernel in self._kernels:
+            path, mask = kernel.path, masks[kernel.path]
+            kept = int(np.count_nonzero(mask))
+            if kept == mask.size:
+                continue
+            has_inputs, has_outputs = _connected(kernel, mask)
+            without_inputs, without_outputs = (int(np.count_nonzero(~alive)) for alive in (has_inputs, has_outputs))
+            few = kept < mask.size * (EMPTIED if whole >= 2 * EMPTIED else whole / 4)
+            if few or (kept < has_inputs.size and not self._structured):
+                found["emptied", path] = (
+                    f"{path} keeps {kept:,} of {mask.size:,} weights ({100 * kept / mask.size:.2g} %) for {has_inputs.size:,} outputs"
+                )
+            suspicious |= not kept
+            if self._structured:
+                continue
+            most_in, most_out = 2 * without_inputs >= has_inputs.size, 2 * without_outputs >= has_outputs.size
+            suspicious |= most_in or most_out
+            if most_in or (without_inputs and kernel.roles.known and kernel.is_output):
+                found["inputs", path] = f"{without_inputs:,} of {has_inputs.size:,} channels of {path} have no inputs"
+            if most_out and kernel.roles.known and not kernel.roles.reads_input(kernel.variable):
+                found["outputs", path] = (
+                    f"{without_outputs:,} of the {has_outputs.size:,} channels that {path} reads have no outputs there"
+                )
+        if suspicious:
+            self._connections = self._connections or Connections(self._model)
+            lost = self._connections.lost(masks)
+            if len(lost) == len(masks):
+                found["cut", ""] = "no signal passes the network: its outputs do not depend on its inputs"
+            elif lost:
+                found |= {("cut", path): f"no signal passes {path}" for path in lost}
+        return found
+
+
+def _connected(kernel: Kernel, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each output of a kernel whether it has inputs, and for each input whether it has outputs."""
+    if mask.ndim < 2:
+        return mask.ravel() != 0, mask.ravel() != 0
+    if (axes := matrices.channel_axes(kernel)) is not None and len(axes) == mask.ndim:
+        return mask.ravel() != 0, mask.ravel() != 0
+    if axes == (-2, -1):  # depthwise: an input is as alive as its own outputs
+        alive = patterns.channel_mask(mask, axes) != 0
+        return alive, alive
+    stack = patterns.stacked(mask, matrices.axes(kernel))
+    sides = tuple(range(stack.ndim - 2))
+    return stack.any(axis=(*sides, -2)), stack.any(axis=(*sides, -1))
 
 
 def _flow(network: Network, probe: Probe | None) -> dict[str, tf.Tensor]:

@@ -24,6 +24,7 @@ class MaskedLayer(Masked, keras.layers.Wrapper):
       layer: Any Keras 3 layer, built or not.
       prunable: What to prune; see `weights.prunable_kernels`.
       held: Whether pruned weights can be frozen at values other than zero (one more array per kernel).
+      exclude: What to leave out of what `prunable` chooses.
 
     Examples:
 
@@ -33,10 +34,10 @@ class MaskedLayer(Masked, keras.layers.Wrapper):
     TensorShape([1, 2])
     """
 
-    def __init__(self, layer, prunable: Prunable = None, held: bool = False, **kwargs):
+    def __init__(self, layer, prunable: Prunable = None, held: bool = False, exclude: Prunable = None, **kwargs):
         # The wrapper computes in the variables' dtype: the kernels are masked before the layer casts them.
         super().__init__(layer, dtype=layer.variable_dtype, autocast=False, **{"name": layer.name, **kwargs})
-        self._prunable, self._holds, self._held = prunable, held, None
+        self._prunable, self._exclude, self._holds, self._held = prunable, exclude, held, None
         self.supports_masking = layer.supports_masking
         if layer.built:
             self.build()
@@ -57,6 +58,7 @@ class MaskedModel(Masked, keras.Model):
       model: Any Keras 3 model; it is shared, not copied. A model that is not built yet gets its masks with its weights.
       prunable: What to prune; see `weights.prunable_kernels`.
       held: Whether pruned weights can be frozen at values other than zero (one more array per kernel).
+      exclude: What to leave out of what `prunable` chooses.
     """
 
     brings_its_step = False  # until there is a model
@@ -65,10 +67,10 @@ class MaskedModel(Masked, keras.Model):
     steps_per_execution, stop_training = SharedState(), SharedState()
     _initial_epoch = SharedState()  # where a callback says that an earlier fit had come to
 
-    def __init__(self, model, prunable: Prunable = None, held: bool = False, **kwargs):
+    def __init__(self, model, prunable: Prunable = None, held: bool = False, exclude: Prunable = None, **kwargs):
         super().__init__(dtype=model.variable_dtype, autocast=False, **{"name": model.name, **kwargs})
         self.model = model
-        self._prunable, self._holds, self._held = prunable, held, None
+        self._prunable, self._exclude, self._holds, self._held = prunable, exclude, held, None
         self.supports_masking = model.supports_masking
         self._call_has_training_arg = takes_training(model)  # Keras asks this before it passes `training` in a step
         self.brings_its_step = bool(own_methods(model))

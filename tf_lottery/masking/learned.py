@@ -182,6 +182,7 @@ def wrap(
     model,
     prunable: Prunable = None,
     *,
+    exclude: Prunable = None,
     by: str = "learning",
     density: float = 0.5,
     signed_constant: str | None = None,
@@ -195,6 +196,7 @@ def wrap(
     Args:
       model: A Keras 3 model or layer with the weights it was initialised with; it is shared, not copied.
       prunable: What to mask, if not the kernels; see `weights.prunable_kernels`.
+      exclude: What to leave out of that.
       by: `"learning"`, sampled masks with a probability for each weight, or `"edge_popup"`, the highest scores of each kernel.
       density: The probability that all weights start from, in (0, 1); with edge_popup the density of each kernel, in (0, 1].
       signed_constant: Frozen weights are `sign(w) * c`: `c` is the kernel's standard deviation with `"std"` (Zhou et al.), and
@@ -226,9 +228,16 @@ def wrap(
     kind = SupermaskModel if isinstance(model, keras.Model) else SupermaskLayer
     with scope_of(model):
         masked = kind(
-            model, prunable, by=by, density=density, signed_constant=signed_constant, rescale=rescale, seed=seed
+            model,
+            prunable,
+            exclude=exclude,
+            by=by,
+            density=density,
+            signed_constant=signed_constant,
+            rescale=rescale,
+            seed=seed,
         )
-    wrapping.check_kernels(masked, prunable)
+    wrapping.check_kernels(masked, prunable, exclude)
     return masked
 
 

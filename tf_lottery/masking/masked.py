@@ -36,7 +36,7 @@ class Masked(keras.layers.Layer):
     learns = False  # whether the masks are trained, and the kernels are not
 
     def _add_masks(self) -> None:
-        found = weights.prunable_kernels(self.inner, self._prunable)
+        found = weights.prunable_kernels(self.inner, self._prunable, self._exclude)
         self._masks = [self._add_array(kernel, f"mask_{i}", "ones") for i, kernel in enumerate(found)]
         self._held: list[keras.Variable] | Any = None
         if self._holds:
@@ -66,7 +66,7 @@ class Masked(keras.layers.Layer):
         if not self.kernels or self.learns:
             return
         own = {id(kernel.variable) for kernel in self.kernels}
-        found = weights.prunable_kernels(self.inner, self._prunable)
+        found = weights.prunable_kernels(self.inner, self._prunable, self._exclude)
         if forgotten := [kernel.path for kernel in found if id(kernel.variable) not in own]:
             warnings.warn(
                 f"{', '.join(forgotten)} of {self.name!r} stay dense, because they were not trainable when it was wrapped: wrap the "
@@ -168,6 +168,7 @@ class Masked(keras.layers.Layer):
             "name": self.name,
             "inner": keras.saving.serialize_keras_object(self.inner),
             "prunable": self._positions() if self.kernels else self._prunable,
+            "exclude": None if self.kernels else self._exclude,
             "held": self._holds,
         }
 

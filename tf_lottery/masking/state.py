@@ -9,20 +9,14 @@ import keras
 import numpy as np
 
 from tf_lottery.base.errors import LotteryError, TicketError
-from tf_lottery.masking import own_step, weights
+from tf_lottery.masking import matrices, own_step, weights
 from tf_lottery.masking.layers import MaskedLayer, MaskedModel
 from tf_lottery.masking.masked import Masked, masked_parts, settle, settle_all
+from tf_lottery.masking.roles import Roles
 from tf_lottery.masking.weights import Kernel, check_keras_3
 from tf_lottery.masking.wrapping import wrap
 from tf_lottery.rules import masks as masks_lib
 from tf_lottery.rules.masks import Arrays
-
-L = keras.layers
-CHANNEL_AXES = (
-    ((L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose), (-2,)),
-    ((L.DepthwiseConv1D, L.DepthwiseConv2D), (-2, -1)),
-    ((L.Dense, L.Conv1D, L.Conv2D, L.Conv3D, L.SeparableConv1D, L.SeparableConv2D), (-1,)),
-)
 
 
 def get_masks(model) -> Arrays:
@@ -66,29 +60,27 @@ def set_masks(model, masks: Mapping[str, np.ndarray], *, optimizers: Sequence[ke
 
 def masked_kernels(model) -> list[Kernel]:
     """The masked kernels of a wrapped model, or of a model with `MaskedLayer`s inside, under their paths in the model."""
-    named = _named_masks(model)
-    kernels = [dataclasses.replace(part.kernels[index], path=path) for path, (*_, part, index) in named.items()]
-    last = kernels[-1].path
-    return [dataclasses.replace(kernel, is_output=kernel.path == last) for kernel in kernels]
+    whole = Roles(plain(model))  # the roles in the whole, not in a layer that is wrapped inside
+    return [
+        dataclasses.replace(part.kernels[i], path=path, roles=part.kernels[i].roles if part is model else whole)
+        for path, (*_, part, i) in _named_masks(model).items()
+    ]
 
 
 def channel_axes(model) -> dict[str, tuple[int, ...]]:
     """For each masked kernel whose output channels can be removed whole, the axes that number them, counted from the end.
 
-    Units of dense layers, filters of convolutions, transposed ones by their axis -2, channels of depthwise ones by the last two
-    axes together. The model's last kernel has none, for its units are what the model says; and neither have kernels of
-    other layers: recurrent ones, whose gates lie side by side, attention's, and those of layers that are not known.
+    These are the units of dense layers, filters of convolutions, heads and their channels of attention, see
+    `matrices.channel_axes`. Kernels whose channels are outputs of the model have none, for those are what the model says.
 
     Raises:
-      LotteryError: If there is none.
+      LotteryError: If there is none, or the model cannot be asked for its outputs.
     """
-    plain = model.inner if isinstance(model, Masked) else model
-    output = [kernel.path for kernel in weights.prunable_kernels(plain)][-1:]
     found: dict[str, tuple[int, ...]] = {}
     for kernel in masked_kernels(model):
-        axes = next((axes for kinds, axes in CHANNEL_AXES if isinstance(kernel.layer, kinds)), None)
-        if axes and kernel.path not in output:
-            found[kernel.path] = (-2, -1) if kernel.variable.name == "depthwise_kernel" else axes
+        axes = matrices.channel_axes(kernel)
+        if axes and not kernel.is_output:
+            found[kernel.path] = axes
     if not found:
         raise LotteryError(
             f"Expected kernels before the output layer whose whole channels can be removed, but {model.name!r} masks none."
@@ -98,7 +90,12 @@ def channel_axes(model) -> dict[str, tuple[int, ...]]:
 
 def named_variables(model) -> dict[str, keras.Variable]:
     """The variables of the plain model under unique paths, weights and random seeds alike."""
-    return weights.by_path((model.inner if isinstance(model, Masked) else model).variables)
+    return weights.by_path(plain(model).variables)
+
+
+def plain(model) -> keras.layers.Layer:
+    """The model inside the wrapper; of one that is not wrapped as a whole itself."""
+    return model.inner if isinstance(model, Masked) else model
 
 
 def get_values(model) -> Arrays:

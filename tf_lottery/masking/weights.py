@@ -6,6 +6,7 @@ import math
 import numbers
 import operator
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ import keras
 import numpy as np
 
 from tf_lottery.base.errors import LotteryError
+from tf_lottery.masking.roles import Roles
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
@@ -33,14 +35,26 @@ Prunable = str | Callable[[keras.layers.Layer, keras.Variable], bool] | Sequence
 Fraction = float | Mapping[str, float] | Callable[["Kernel"], float]
 
 
+L = keras.layers
+
+
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """A prunable kernel: the variable, its unique path in the model, the layer it belongs to."""
+    """A prunable kernel: the variable, its unique path in the model, the layer it belongs to, and the roles in its model."""
 
     path: str
     variable: keras.Variable
     layer: keras.layers.Layer
-    is_output: bool  # the last prunable kernel of the model
+    roles: Roles
+
+    @property
+    def is_output(self) -> bool:
+        """Whether its channels reach an output of the model with no other matrix in between; a model has one or many such kernels.
+
+        Raises:
+          LotteryError: If the model cannot be asked; see `roles`.
+        """
+        return self.roles.is_output(self.variable)
 
 
 def sublayers(layer: keras.layers.Layer, *, recursive: bool = True) -> list[keras.layers.Layer]:
@@ -82,30 +96,43 @@ def is_random_state(variable: keras.Variable) -> bool:
     return "float" not in keras.backend.standardize_dtype(variable.dtype) and "seed_generator" in variable.path
 
 
-def prunable_kernels(model: keras.layers.Layer, prunable: Prunable = None) -> list[Kernel]:
+def prunable_kernels(model: keras.layers.Layer, prunable: Prunable = None, exclude: Prunable = None) -> list[Kernel]:
     """The kernels of a built model that can be pruned, in the order of `model.variables`.
 
     By default these are the trainable variables of rank 2 or more whose name ends in `kernel`: those of convolutions,
-    dense-like layers, attention projections and recurrent cells; not biases, normalisation or embeddings. A layer that
-    has TF-MOT's `get_prunable_weights()` speaks for itself. Layers of any other kind follow the same rule, so an unknown
-    layer is masked or left alone and never an error.
+    dense-like layers, attention projections and recurrent cells; not biases, normalisation or embeddings. Of these stay dense
+
+    - the kernels of depthwise convolutions, those in a SeparableConv too, and of grouped ones with one input channel a group:
+      each of their few weights is all that a channel has;
+    - in layers that are not Keras' own, what no matrix product or convolution of the model takes, such as a table of
+      positions that is added to activations and happens to be called `pos_kernel`. The model is traced for it, see `roles`; what
+      it does not use or where it cannot be traced, the name decides.
+
+    A layer that has TF-MOT's `get_prunable_weights()` speaks for itself. Layers of any other kind follow the same rule, so an
+    unknown layer is masked or left alone and never an error.
 
     Args:
       model: A built layer or model.
       prunable: What to prune instead: a regular expression searched in variable paths, a predicate
         `(layer, variable) -> bool`, a sequence of paths or of positions in `model.variables`, or a policy: an object with
-        TF-MOT's `allow_pruning(layer)` and `ensure_model_supports_pruning(model)`, see `policies`.
+        TF-MOT's `allow_pruning(layer)` and `ensure_model_supports_pruning(model)`, see `policies`. Depthwise kernels that it
+        chooses are pruned.
+      exclude: What to leave out of that: a regular expression, a predicate, or a sequence, as for `prunable`.
 
     Raises:
-      LotteryError: If a path or position is not there.
+      LotteryError: If a path or position is not there, or `exclude` is a regular expression that fits no variable.
     """
     named = by_path(model.variables)
     owners = owning_layers(model)
-    chosen = _selection(model, named, owners, prunable)
-    kernels = [(path, variable) for path, variable in named.items() if id(variable) in chosen]
-    return [
-        Kernel(path, variable, owners[id(variable)], is_output=path == kernels[-1][0]) for path, variable in kernels
-    ]
+    roles = Roles(model)
+    chosen = _selection(model, named, owners, roles, prunable) - _excluded(named, owners, exclude)
+    return [Kernel(path, v, owners[id(v)], roles) for path, v in named.items() if id(v) in chosen]
+
+
+def is_depthwise(variable: keras.Variable, layer: keras.layers.Layer) -> bool:
+    """Whether a kernel of this layer is that of a depthwise convolution: each of its inputs has outputs of its own."""
+    grouped = getattr(layer, "groups", 1) != 1 and variable.shape[-2] == 1
+    return isinstance(layer, L.DepthwiseConv1D | L.DepthwiseConv2D) or variable.name == "depthwise_kernel" or grouped
 
 
 def owning_layers(model: keras.layers.Layer) -> dict[int, keras.layers.Layer]:
@@ -117,7 +144,7 @@ def owning_layers(model: keras.layers.Layer) -> dict[int, keras.layers.Layer]:
     return found
 
 
-def _selection(model, named, owners, prunable: Prunable) -> set[int]:
+def _selection(model, named, owners, roles: Roles, prunable: Prunable) -> set[int]:
     policy: Any = prunable
     if hasattr(policy, "allow_pruning"):
         try:
@@ -127,30 +154,50 @@ def _selection(model, named, owners, prunable: Prunable) -> set[int]:
                 f"Expected a policy with allow_pruning(layer) and ensure_model_supports_pruning(model) for Keras 3, as those of "
                 f"tf_lottery.policies, but {prunable!r} failed ({error})."
             ) from error
-        return {id(v) for v in named.values() if _is_kernel(v) and policy.allow_pruning(owners[id(v)])}
+        return {id(v) for v in _matrices(named, owners, roles) if policy.allow_pruning(owners[id(v)])}
     if prunable is None:
-        chosen = {id(v) for v in named.values() if _is_kernel(v)}
+        chosen = {id(v) for v in _matrices(named, owners, roles) if not _is_depthwise(v, owners[id(v)], roles)}
         for layer in [model, *sublayers(model)]:
             if hasattr(layer, "get_prunable_weights"):
                 chosen -= {id(v) for v in layer.variables}
                 chosen |= {id(v) for v in layer.get_prunable_weights()}
         return chosen
-    if isinstance(prunable, str):
-        pattern = _compiled(prunable, "prunable")
-        return {id(v) for path, v in named.items() if pattern.search(path)}
-    if callable(prunable):
-        return {id(v) for v in named.values() if prunable(owners[id(v)], v)}
-    if not isinstance(prunable, Iterable):
+    return _chosen(
+        named, owners, prunable, "prunable", "a regular expression, a predicate, a policy, paths or positions"
+    )
+
+
+def _excluded(named, owners, exclude: Prunable) -> set[int]:
+    if exclude is None:
+        return set()
+    if hasattr(exclude, "allow_pruning"):
         raise LotteryError(
-            f"Expected prunable as a regular expression, a predicate, a policy, paths or positions, but received {prunable!r}."
+            f"Expected a policy as prunable, where it says what to prune, but received exclude={exclude!r}."
         )
+    chosen = _chosen(named, owners, exclude, "exclude", "a regular expression, a predicate, paths or positions")
+    if isinstance(exclude, str) and not chosen:
+        raise LotteryError(
+            f"Expected exclude to fit variables of the model ({', '.join(named)}), but {exclude!r} fits none."
+        )
+    return chosen
+
+
+def _chosen(named, owners, which, name: str, kinds: str) -> set[int]:
+    """What a regular expression, a predicate, paths or positions choose."""
+    if isinstance(which, str):
+        pattern = _compiled(which, name)
+        return {id(v) for path, v in named.items() if pattern.search(path)}
+    if callable(which):
+        return {id(v) for v in named.values() if which(owners[id(v)], v)}
+    if not isinstance(which, Iterable):
+        raise LotteryError(f"Expected {name} as {kinds}, but received {which!r}.")
     variables = list(named.values())
     chosen = set()
-    for key in prunable:
+    for key in which:
         known = 0 <= key < len(variables) if isinstance(key, int) else key in named
         if not known:
             raise LotteryError(
-                f"Expected prunable to name variables of the model ({', '.join(named)}), but received {key!r}."
+                f"Expected {name} to name variables of the model ({', '.join(named)}), but received {key!r}."
             )
         chosen.add(id(variables[key] if isinstance(key, int) else named[key]))
     return chosen
@@ -165,13 +212,32 @@ def _compiled(pattern: str, name: str) -> re.Pattern:
         ) from None
 
 
-def _is_kernel(variable: keras.Variable) -> bool:
+def is_kernel(variable: keras.Variable, *, frozen: bool = False) -> bool:
+    """Whether it is called a kernel, is trainable (or with `frozen` was once), and is a matrix or a stack of them."""
     return (
-        variable.trainable
+        (variable.trainable or frozen)
         and len(variable.shape) >= 2
         and variable.name.endswith("kernel")
         and "float" in keras.backend.standardize_dtype(variable.dtype)
     )
+
+
+def _matrices(named, owners, roles: Roles) -> list[keras.Variable]:
+    """The kernels, without what is only called so."""
+    return [
+        v
+        for v in named.values()
+        if is_kernel(v) and not (_is_custom(owners[id(v)]) and roles.known and roles.is_no_matrix(v))
+    ]
+
+
+def _is_depthwise(variable: keras.Variable, layer: keras.layers.Layer, roles: Roles) -> bool:
+    return is_depthwise(variable, layer) or (_is_custom(layer) and roles.known and roles.is_depthwise(variable))
+
+
+def _is_custom(layer: keras.layers.Layer) -> bool:
+    """Whether the layer is not Keras' own, so that the name of a variable does not tell what it does with it."""
+    return type(layer).__module__.partition(".")[0] != "keras"
 
 
 def prune_fractions(kernels: Sequence[Kernel], prune_fraction: Fraction) -> dict[str, float]:
@@ -180,7 +246,8 @@ def prune_fractions(kernels: Sequence[Kernel], prune_fraction: Fraction) -> dict
     Args:
       kernels: The prunable kernels.
       prune_fraction: A number in (0, 1) for all; or a mapping whose keys are tried in order, the first that fits a kernel
-        decides: `"output"` (the model's last kernel), the name of a layer class or of one of its bases (`"Dense"`), or a
+        decides: `"output"` (the kernels whose channels are outputs of the model, and no other whose path has the word in it; see
+        `Kernel.is_output`), the name of a layer class or of one of its bases (`"Dense"`), or a
         regular expression searched in the path; or a function of the `Kernel`. 0 leaves a kernel dense.
 
     Raises:
@@ -210,14 +277,32 @@ def per_kernel(kernels: Sequence[Kernel], values: Mapping, name: str) -> dict:
 
     Raises:
       LotteryError: If no key fits a kernel; `name` says what the values are.
+
+    Warns:
+      UserWarning: If `"output"` is a key and the model cannot be asked for its outputs: then it means the last kernel.
     """
-    return {kernel.path: _first_fit(kernel, values, name) for kernel in kernels}
+    outputs = _outputs(kernels, name) if "output" in values and kernels else set()
+    return {kernel.path: _first_fit(kernel, values, outputs, name) for kernel in kernels}
 
 
-def _first_fit(kernel: Kernel, values: Mapping, name: str):
+def _outputs(kernels: Sequence[Kernel], name: str) -> set[str]:
+    """The paths of the kernels that are outputs."""
+    try:
+        return {kernel.path for kernel in kernels if kernel.is_output}
+    except LotteryError as error:
+        last = kernels[-1].path
+        warnings.warn(f"{name}: the key 'output' is taken to mean the last kernel, {last}. {error}", stacklevel=4)
+        return {last}
+
+
+def _first_fit(kernel: Kernel, values: Mapping, outputs: set[str], name: str):
     classes = {base.__name__ for base in type(kernel.layer).__mro__}
     for key, value in values.items():
-        if (key == "output" and kernel.is_output) or key in classes or _compiled(key, name).search(kernel.path):
+        if key == "output":
+            fits = kernel.path in outputs
+        else:
+            fits = key in classes or bool(_compiled(key, name).search(kernel.path))
+        if fits:
             return value
     raise LotteryError(
         f"Expected {name} to cover every kernel, but none of {', '.join(map(repr, values))} fits {kernel.path!r} of a {type(kernel.layer).__name__}."

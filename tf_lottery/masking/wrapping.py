@@ -24,7 +24,7 @@ from tf_lottery.masking.weights import Prunable
 
 
 def wrap(
-    model, prunable: Prunable = None, *, held: bool = False, keep_zeros: bool = False
+    model, prunable: Prunable = None, *, exclude: Prunable = None, held: bool = False, keep_zeros: bool = False
 ) -> MaskedLayer | MaskedModel:
     """Masks a Keras 3 model or layer, in one call; all masks are 1 at first.
 
@@ -35,6 +35,7 @@ def wrap(
     Args:
       model: Any Keras 3 model or layer.
       prunable: What to prune, if not the kernels; see `weights.prunable_kernels`.
+      exclude: What to leave out of that, in the same words.
       held: Whether pruned weights can be frozen at values other than zero, as the `pruned` treatments of `find_ticket` and
         tickets that were found with them do.
       keep_zeros: Prune the weights that are exactly zero now, to fine-tune a sparse model that was stripped or loaded. A
@@ -53,17 +54,19 @@ def wrap(
     """
     weights.check_keras_3(model)
     if isinstance(model, Masked):
-        if prunable is not None and prunable != model._prunable:
+        if (prunable is not None and prunable != model._prunable) or (
+            exclude is not None and exclude != model._exclude
+        ):
             raise LotteryError(
-                f"Expected prunable when {model.name!r} was wrapped, but it is wrapped already: wrap the plain model."
+                f"Expected prunable and exclude when {model.name!r} was wrapped, but it is wrapped already: wrap the plain model."
             )
         masked = model
         masked.warn_of_forgotten()
     else:
         with scope_of(model):
             kind: type[MaskedModel | MaskedLayer] = MaskedModel if isinstance(model, keras.Model) else MaskedLayer
-            masked = kind(model, prunable, held)
-    check_kernels(masked, prunable)
+            masked = kind(model, prunable, held, exclude)
+    check_kernels(masked, prunable, exclude)
     if keep_zeros:
         if not masked.built:
             raise LotteryError(f"Expected a built model for keep_zeros, but {model.name!r} has no weights yet.")
@@ -74,12 +77,13 @@ def wrap(
     return masked
 
 
-def check_kernels(masked: Masked, prunable: Prunable) -> None:
+def check_kernels(masked: Masked, prunable: Prunable, exclude: Prunable = None) -> None:
     """Checks that there is something to mask in what was wrapped."""
     if masked.built and not masked.kernels:
+        chosen = f" that prunable={prunable!r} chooses" if prunable is not None else ""
+        left = f" and exclude={exclude!r} leaves" if exclude is not None else ""
         raise LotteryError(
-            f"Expected a model with at least one prunable kernel that is trainable, but {masked.name!r} has none"
-            + (f" that prunable={prunable!r} chooses." if prunable is not None else ".")
+            f"Expected a model with at least one prunable kernel that is trainable, but {masked.name!r} has none{chosen}{left}."
         )
 
 

@@ -1,18 +1,51 @@
 """Patterns: masks whose zeros lie where hardware can use them, in whole channels, whole blocks or m of every n. NumPy only.
 
 Kernels of any rank of 2 or more are seen as stacks of matrices, (inputs, outputs) in the last two axes: a convolution's
-kernel has one for each position of its window.
+kernel has one for each position of its window. Kernels that lie in another way are brought into this form by `stacked`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from tf_lottery.base.errors import LotteryError
 
 POOLING: dict[str, np.ufunc] = {"AVG": np.add, "MAX": np.maximum}
+
+
+class Axes(NamedTuple):
+    """The axes of a kernel that number its inputs and its outputs, counted from the end."""
+
+    inputs: tuple[int, ...] = (-2,)
+    outputs: tuple[int, ...] = (-1,)
+
+
+def stacked(values: np.ndarray, axes: Axes) -> np.ndarray:
+    """A kernel as a stack of matrices, shape (..., inputs, outputs).
+
+    Examples:
+
+    >>> stacked(np.zeros((8, 2, 3)), Axes((-3,), (-2, -1))).shape  # to 2 heads of 3 channels each
+    (8, 6)
+    """
+    moved = np.transpose(values, order := _order(values.ndim, axes))
+    rest = len(order) - len(axes.inputs) - len(axes.outputs)
+    inputs = int(np.prod(moved.shape[rest : rest + len(axes.inputs)]))
+    return moved.reshape(*moved.shape[:rest], inputs, -1)
+
+
+def unstacked(matrices: np.ndarray, axes: Axes, shape: Sequence[int]) -> np.ndarray:
+    """The kernel of that shape from its stack of matrices: the way back from `stacked`."""
+    order = _order(len(shape), axes)
+    return matrices.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
+
+
+def _order(rank: int, axes: Axes) -> list[int]:
+    ends = [rank + axis for axis in (*axes.inputs, *axes.outputs)]
+    return [axis for axis in range(rank) if axis not in ends] + ends
 
 
 def pool(scores: np.ndarray, block_size: Sequence[int], pooling: str = "AVG") -> np.ndarray:
@@ -78,6 +111,24 @@ def m_by_n(scores: np.ndarray, m: int, n: int, *, seed: int | Sequence[int] = 0)
     mask = np.zeros(groups.shape, np.uint8)
     np.put_along_axis(mask, order[..., : n - m, :], 1, axis=-2)
     return mask.reshape(padded.shape)[..., :inputs, :]
+
+
+def groups_over(kept: np.ndarray, m: int, n: int) -> tuple[int, int, int]:
+    """How far a kernel is from m zeros in every n inputs: groups of n that have fewer, all whole groups, inputs left at the end.
+
+    Args:
+      kept: Truth values, shape (..., inputs, outputs); what is not kept is zero.
+      m, n: As for `m_by_n`.
+
+    Examples:
+
+    >>> groups_over(np.array([[1], [1], [1], [0], [1]], bool), 2, 4)
+    (1, 1, 1)
+    """
+    inputs, outputs = kept.shape[-2:]
+    whole, left = divmod(inputs, n)
+    groups = kept[..., : whole * n, :].reshape(*kept.shape[:-2], whole, n, outputs).sum(axis=-2)
+    return int((groups > n - m).sum()), int(groups.size), left
 
 
 def channel_scores(scores: np.ndarray, mask: np.ndarray, axes: Sequence[int]) -> np.ndarray:

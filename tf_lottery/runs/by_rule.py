@@ -48,7 +48,7 @@ def evaluate(
     for r in range(base.replicates) if replicate is None else [replicate]:
         model, trainer = problem.of_replicate(base, dataset, r)
         for row in supermask.evaluate(
-            wrapping.wrap(model, base.prunable),
+            wrapping.wrap(model, base.prunable, exclude=base.exclude),
             run.ticket(r, 0),
             trainer.test_accuracy,
             criterion=chosen,

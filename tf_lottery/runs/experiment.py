@@ -72,6 +72,7 @@ def run_find(
             min_per_kernel=settings.min_per_kernel,
             start_from=[run.ticket(r, k) for k in sorted({0, first - 1})] if first else (),
             prunable=settings.prunable,
+            exclude=settings.exclude,
             seed=settings.seed + r,
         )
         tickets = begun(run, spec, itertools.islice(tickets, last + 1 - first))
@@ -122,7 +123,7 @@ def run_branch(
         own_levels = sorted(k for at, k in missing if at == r)
         trained = Train(trainer, run, display, r, own_levels, dataset.classes, settings.pruned == "zero")
         dense = trunk.ticket(r, 0)
-        masked = wrapping.wrap(model, base.prunable, held=settings.pruned != "zero")
+        masked = wrapping.wrap(model, base.prunable, exclude=base.exclude, held=settings.pruned != "zero")
         tickets = (
             find.retrain_ticket(
                 masked,
@@ -187,6 +188,7 @@ def _learned(model, trained: Train, settings: SupermaskSettings, replicate: int,
         accuracy=trained.test_accuracy,
         samples=settings.samples,
         prunable=settings.prunable,
+        exclude=settings.exclude,
         seed=settings.seed + replicate,
     )
     then()

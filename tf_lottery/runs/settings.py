@@ -26,6 +26,7 @@ class Problem:
     )
     replicates: int = setting(3, "How many times the experiment is repeated, each with a seed of its own.")
     prunable: str | None = setting(None, "A regular expression over variable paths: what to prune, if not the kernels.")
+    exclude: str | None = setting(None, "A regular expression over variable paths: what to leave out of that.")
     steps: int | None = setting(None, "Training steps of a level.")
     batch_size: int | None = setting(None, "Examples in a step.")
     optimizer: str | None = setting(None, "adam, sgd, sgd_momentum (0.9), or another optimizer of Keras by its name.")

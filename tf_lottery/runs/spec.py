@@ -13,7 +13,7 @@ from tf_lottery.base.files import whole_file
 
 # Settings that older runs do not name, and what they were, by a setting of the runs they belong to.
 OLDER: dict[str, dict[str, Any]] = {
-    "model": {"precision": "float32", "deterministic": False},
+    "model": {"precision": "float32", "deterministic": False, "exclude": None},
     "levels": {"min_per_kernel": 1},
 }
 

@@ -12,8 +12,9 @@ import keras
 import numpy as np
 
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.masking import gradients, state, weights, wrapping
+from tf_lottery.masking import calls, gradients, health, state, weights, wrapping
 from tf_lottery.masking.gradients import Probe
+from tf_lottery.masking.masked import Masked
 from tf_lottery.masking.weights import Fraction, Kernel, Prunable
 from tf_lottery.rules import masks, treatments
 from tf_lottery.search.gradual import check_gradual, gradual
@@ -56,6 +57,7 @@ def find_ticket(
     min_per_kernel: int = 1,
     start_from: Ticket | Sequence[Ticket] = (),
     prunable: Prunable = None,
+    exclude: Prunable = None,
     probe: Probe | None = None,
     seed: int = 0,
 ) -> Iterator[Ticket]:
@@ -107,6 +109,7 @@ def find_ticket(
         where an uninterrupted search would have, give the first and the last ticket of that search: `one_shot`,
         `reset="at_end"` and the constant treatments look back at the first.
       prunable: Which variables are prunable, if not the kernels; see `weights.prunable_kernels`.
+      exclude: What to leave out of that, in the same words.
       probe: The batch, `(x, y)` or `(x, y, loss)`, that `snip`, `grad`, `grasp` and other criteria take gradients on, at the
         level's initial weights: with `one_shot=True` every level is pruned before training. By default the `probe` of the
         `Trainer`; without a loss the compiled model's.
@@ -118,6 +121,10 @@ def find_ticket(
 
     Raises:
       LotteryError: If an argument is out of range or unknown, or the model has nothing to prune.
+
+    Warns:
+      UserWarning: If a level's masks all but empty a kernel, leave channels without inputs or outputs, or let no signal pass; see
+        `health.Watch`.
 
     Examples:
 
@@ -134,7 +141,8 @@ def find_ticket(
     """
     road = _road(search, one_shot)
     _check(levels, rewind_to)
-    masked = wrapping.wrap(model, prunable, held=treatments.get_pruned(pruned) is not treatments.zero)
+    held = treatments.get_pruned(pruned) is not treatments.zero
+    masked = wrapping.wrap(model, prunable, exclude=exclude, held=held)
     kernels = _kernels(masked)
     axes = state.channel_axes(masked) if scope in masks.CHANNEL_SCOPES else None
     if prune_fraction is None:
@@ -183,6 +191,7 @@ def find_ticket(
         else:
             start = given[-1] if given else begin(masked, found)
         own = {"steps": plan.steps, "search_steps": plan.search_steps, "asked": plan.asked}
+        own["watch"] = health.Watch(masked, structured=scope in masks.CHANNEL_SCOPES)
         yield from ROADS[road](
             Lottery(masked, train, rounds, {**found, **_begun_with(start)}, start, given, rewind_to, **own)
         )
@@ -218,7 +227,8 @@ def retrain_ticket(
     """
     survivors, pruned = treatments.get_survivors(survivors), treatments.get_pruned(pruned)
     found = {**ticket.found, **names(survivors=survivors, pruned=pruned), "random_mask": random_mask, "seed": seed}
-    masked = wrapping.wrap(model, held=pruned is not treatments.zero)
+    kept = None if isinstance(model, Masked) or not calls.has_weights(model) else _masked_by(ticket, model)
+    masked = wrapping.wrap(model, kept, held=pruned is not treatments.zero)
     kernels = _kernels(masked)
     ticket, dense = _in_paths_of(masked, [ticket, dense])
     rng = np.random.default_rng([seed, ticket.level, 1])
@@ -240,7 +250,20 @@ def retrain_ticket(
 def _in_paths_of(masked, tickets: Sequence[Ticket]) -> list[Ticket]:
     if not all(isinstance(ticket, Ticket) for ticket in tickets):
         raise LotteryError(f"Expected tickets, as Ticket.load returns them, but received {tickets!r:.80}.")
-    return [ticket.in_paths_of(masked) for ticket in tickets]
+    found = [ticket.in_paths_of(masked) for ticket in tickets]
+    for ticket in found:
+        if set(ticket.masks) != (own := {kernel.path for kernel in masked.kernels}):
+            raise LotteryError(
+                f"Expected tickets that mask the kernels of {masked.name!r}, but one masks {', '.join(sorted(set(ticket.masks) ^ own))} "
+                "and the model not, or the other way round: say what is pruned with prunable and exclude."
+            )
+    return found
+
+
+def _masked_by(ticket: Ticket, model) -> list[str]:
+    """The kernels that a ticket masks, by their paths in the model."""
+    shapes = {name: value.shape for name, value in ticket.initial.items()}
+    return [path for path, name in state.matched(model, shapes).items() if name in ticket.masks]
 
 
 def _kernels(masked) -> dict[str, Kernel]:

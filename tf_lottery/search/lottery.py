@@ -42,6 +42,7 @@ class Lottery:
       steps: Those of one training; None where nobody asks.
       search_steps: Those of each training of the search; None: as many.
       asked: The levels whose tickets are trained in full.
+      watch: Told of each level's masks before it is trained: warns of those that do harm.
     """
 
     masked: Any
@@ -54,6 +55,7 @@ class Lottery:
     steps: int | None = None
     search_steps: int | None = None
     asked: Sequence[int] = ()
+    watch: Callable[[Mapping[str, np.ndarray]], None] = lambda masks: None
 
     @property
     def last(self) -> Ticket:
@@ -68,6 +70,8 @@ class Lottery:
           searches: How many trainings of the search came before.
         """
         steps = None if self.search_steps is None or ticket.level in self.asked else self.search_steps
+        if ticket.level:
+            self.watch(ticket.masks)
         trained = train_level(self.masked, self.train, ticket, self.rewind_to, steps)
         own, one = (1.0 if steps is None else self.share), self.share
         found = {**trained.found, "steps": steps or self.steps} if self.search_steps else trained.found

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.masking import gradients, state, weights
+from tf_lottery.masking import gradients, health, matrices, state, weights
 from tf_lottery.masking.gradients import Probe
 from tf_lottery.masking.layers import MaskedLayer, MaskedModel
 from tf_lottery.masking.weights import Prunable
@@ -38,6 +38,7 @@ def prune(
     sparsity_m_by_n: Sequence[int] | None = None,
     initial: Mapping[str, np.ndarray] | None = None,
     prunable: Prunable = None,
+    exclude: Prunable = None,
     probe: Probe | None = None,
     seed: int = 0,
 ) -> MaskedModel | MaskedLayer:
@@ -56,11 +57,13 @@ def prune(
         (`masks.erdos_renyi_kernel`), or your own function `({path: shape}, density) -> {path: density}`.
       block_size: `(height, width)` of the blocks of the (inputs, outputs) matrix that are kept or pruned as a whole.
       block_pooling_type: A block's score: the `"AVG"` or the `"MAX"` of its weights' scores.
-      sparsity_m_by_n: `(m, n)`: m zeros in every n consecutive inputs, `(2, 4)` for "2:4", in place of a density. For kernels of rank
-        2 and 4; others are left dense, with a warning. Of a group that is cut short at the end, n - m inputs are kept too.
+      sparsity_m_by_n: `(m, n)`: m zeros in every n consecutive inputs, `(2, 4)` for "2:4", in place of a density. For matrices, those
+        of attention too, and two-dimensional convolutions; others are left dense, with a warning that says why, see
+        `patterns.check`. Of a group that is cut short at the end, n - m inputs are kept too.
       initial: The weights before training, `{path: array}`, for criteria that look at them. Criteria that need a gradient take
         it there; by default the model counts as untrained as it is.
       prunable: What to prune, if not the kernels; see `weights.prunable_kernels`.
+      exclude: What to leave out of that, in the same words.
       probe: The batch, `(x, y)` or `(x, y, loss)`, that `snip`, `grad`, `grasp` and other criteria take gradients on; without a
         loss the compiled model's.
       seed: For criteria that need chance, and decides which of equal scores are kept.
@@ -70,6 +73,10 @@ def prune(
 
     Raises:
       LotteryError: If an argument is out of range or does not fit the model; the model is unchanged then.
+
+    Warns:
+      UserWarning: If the masks all but empty a kernel, leave channels without inputs or outputs, or let no signal pass; see
+        `health.Watch`.
 
     Examples:
 
@@ -99,7 +106,7 @@ def prune(
     if (density is None) == (sparsity_m_by_n is None):
         raise LotteryError("Expected either a density or sparsity_m_by_n, but received both or neither.")
     probe = gradients.checked(pruner.criterion, probe)
-    masked = wrap(model, prunable)
+    masked = wrap(model, prunable, exclude=exclude)
     pruner.prepare(masked, initial, probe)
     if density is None:
         densities = {}  # the pattern has its own
@@ -110,6 +117,7 @@ def prune(
     else:
         densities = pruner.shared_out(density)
     pruner(densities)
+    pruner.watch(state.get_masks(masked))
     return masked
 
 
@@ -153,21 +161,29 @@ class Pruner:
 
     def prepare(self, model, initial: Mapping[str, np.ndarray] | None, probe: Probe | None = None) -> None:
         """Binds the pruner to a wrapped model, after a look whether they fit; `initial` may be None if nobody asks for it."""
-        self.kernels = {kernel.path: kernel.variable for kernel in state.masked_kernels(model)}
+        kernels = state.masked_kernels(model)
+        self.kernels = {kernel.path: kernel.variable for kernel in kernels}
+        self.matrices = {kernel.path: matrices.axes(kernel) for kernel in kernels}
         self.shapes = {path: tuple(variable.shape) for path, variable in self.kernels.items()}
         for path, shape in self.shapes.items():
-            fits = len(shape) >= 2 and all(side <= axis for side, axis in zip(self.block_size, shape[-2:]))
+            sides = patterns.stacked(np.empty(shape, bool), self.matrices[path]).shape[-2:] if len(shape) >= 2 else ()
+            fits = bool(sides) and all(side <= axis for side, axis in zip(self.block_size, sides))
             if self.block_size != (1, 1) and not fits:
                 raise LotteryError(
-                    f"Expected kernels of at least block_size={self.block_size}, but {path!r} is {shape[-2:]} (inputs, outputs): "
-                    "choose a smaller block, or leave it out with prunable."
+                    f"Expected kernels of at least block_size={self.block_size}, but {path!r} is {sides} (inputs, outputs): "
+                    "choose a smaller block, or leave it out with exclude."
                 )
-        if self.m_by_n and (skipped := [path for path, shape in self.shapes.items() if len(shape) not in (2, 4)]):
+        self.unserved = {kernel.path: why for kernel in kernels if (why := matrices.not_served(kernel))}
+        if self.m_by_n and self.unserved:
             warnings.warn(
-                f"sparsity_m_by_n serves kernels of rank 2 and 4; left dense: {', '.join(skipped)}", stacklevel=3
+                "sparsity_m_by_n serves matrices and two-dimensional convolutions; left dense: "
+                + ", ".join(f"{path} ({why})" for path, why in self.unserved.items()),
+                stacklevel=3,
             )
         self.axes = state.channel_axes(model) if self.scope in masks.CHANNEL_SCOPES else None
         self.model, self.initial, self.probe = model, initial, probe
+        structured = self.scope in masks.CHANNEL_SCOPES or self.block_size != (1, 1)
+        self.watch = health.Watch(model, structured=structured)
 
     def shared_out(self, density: float) -> dict[str, float]:
         """The density of each kernel, if they are to have `density` together."""
@@ -192,10 +208,9 @@ class Pruner:
         among_equals = [self.seed, 5, *(int(np.count_nonzero(mask)) for mask in old.values())]  # anew at each density
         if self.m_by_n:
             return {
-                path: mask
-                * patterns.m_by_n(np.where(mask, scores[path], -np.inf), *self.m_by_n, seed=[*among_equals, place])
+                path: self._m_by_n(path, mask, scores[path], seed=[*among_equals, place])
                 for place, (path, mask) in enumerate(old.items())
-                if mask.ndim in (2, 4)
+                if path not in self.unserved
             }
         if self.block_size == (1, 1):
             return masks.prune_to(old, scores, densities, scope=self.scope, axes=self.axes, seed=among_equals)
@@ -223,8 +238,18 @@ class Pruner:
                 ) from error
         return scores
 
+    def _m_by_n(self, path: str, mask: np.ndarray, scores: np.ndarray, seed: Sequence[int]) -> np.ndarray:
+        ranked = patterns.stacked(np.where(mask, scores, -np.inf), self.matrices[path])
+        kept = patterns.m_by_n(ranked, *self.m_by_n, seed=seed)
+        return mask * patterns.unstacked(kept, self.matrices[path], mask.shape)
+
     def _in_blocks(self, old: Arrays, scores: Arrays, densities: Mapping[str, float], seed: Sequence[int]) -> Arrays:
-        pooled = {path: patterns.pool(scores[path], self.block_size, self.pooling) for path in old}
-        blocks = {path: patterns.pool(mask, self.block_size, "MAX") for path, mask in old.items()}
+        stacks = {path: patterns.stacked(mask, self.matrices[path]) for path, mask in old.items()}
+        ranked = {path: patterns.stacked(scores[path], self.matrices[path]) for path in old}
+        pooled = {path: patterns.pool(ranked[path], self.block_size, self.pooling) for path in old}
+        blocks = {path: patterns.pool(stack, self.block_size, "MAX") for path, stack in stacks.items()}
         kept = masks.prune_to(blocks, pooled, densities, scope=self.scope, seed=seed)
-        return {path: mask * patterns.expand(kept[path], self.block_size, mask.shape) for path, mask in old.items()}
+        whole = {path: patterns.expand(kept[path], self.block_size, stacks[path].shape) for path in old}
+        return {
+            path: mask * patterns.unstacked(whole[path], self.matrices[path], mask.shape) for path, mask in old.items()
+        }

@@ -158,6 +158,7 @@ def train(
     accuracy: Accuracy | None = None,
     samples: int = 10,
     prunable: Prunable = None,
+    exclude: Prunable = None,
     seed: int = 0,
 ) -> Ticket:
     """Learns a supermask: the weights stay as they were drawn, `train` moves one score for each of them.
@@ -166,7 +167,7 @@ def train(
       model: A built Keras 3 model, plain, with the weights it was initialised with. At the end it holds them under the mask.
       train: As for `find_ticket`: a `Trainer`, or your own function around `model.fit`. With learning the gradients are
         small and learning rates large: Zhou et al. use SGD with momentum 0.9 and a rate of 100.
-      by, density, signed_constant, rescale, prunable, seed: See `wrap`.
+      by, density, signed_constant, rescale, prunable, exclude, seed: See `wrap`.
       accuracy: `accuracy(model) -> number` for the measurements at the end; by default the `test_accuracy` of a Trainer that has a
         test set.
       samples: How many sampled masks to measure, with learning.
@@ -202,7 +203,16 @@ def train(
     if accuracy is None and "test" in getattr(train, "sets", ()):
         accuracy = train.test_accuracy  # type: ignore[attr-defined]  # a Trainer, or one that wraps it
     drawn = recipes.of_model(model)
-    masked = wrap(model, prunable, by=by, density=density, signed_constant=signed_constant, rescale=rescale, seed=seed)
+    masked = wrap(
+        model,
+        prunable,
+        exclude=exclude,
+        by=by,
+        density=density,
+        signed_constant=signed_constant,
+        rescale=rescale,
+        seed=seed,
+    )
     own = state.get_values(masked)
     try:
         metrics = metrics_of(train(masked, []))

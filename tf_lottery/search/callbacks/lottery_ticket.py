@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.masking import gradients, own_step, state, weights
+from tf_lottery.masking import gradients, health, own_step, state, weights
 from tf_lottery.masking.gradients import Probe
 from tf_lottery.masking.layers import MaskedModel
 from tf_lottery.masking.masked import settle
@@ -221,6 +221,7 @@ class LotteryTicket(keras.callbacks.Callback):
             )
         self._check_length()
         self._model = model
+        self._watch = health.Watch(model, structured=self.options["scope"] in CHANNEL_SCOPES)
         found = {key: getattr(self._rounds, key) for key in self.options}
         given = [list(pair) for pair in rates.items()] if isinstance(rates, Mapping) else rates
         found |= {"prune_fraction": given or list(schedule.fractions), "rewind_to": self.rewind_to}
@@ -268,6 +269,8 @@ class LotteryTicket(keras.callbacks.Callback):
     def _begin(self, ticket: Ticket) -> None:
         """Puts a level's masks and starting weights on the model, with a fresh optimizer."""
         state.set_state(self.model, ticket.masks, arrays(ticket.initial))
+        if ticket.level:
+            self._watch(ticket.masks)
         for optimizer, rate in self._learning_rates:
             optimizer.learning_rate = rate
         self._clock = self._new_clock()

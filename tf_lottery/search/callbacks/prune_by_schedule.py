@@ -150,6 +150,7 @@ class PruneBySchedule(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         settle_all(self.model)
+        self._pruner.watch(state.get_masks(self.model))
 
     def after_fit(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         """Tells what other callbacks of the `fit` kept from before the schedule's end: it is denser than the schedule says.
