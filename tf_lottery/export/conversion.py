@@ -48,7 +48,7 @@ def convert(
         converter.optimizations.append(tf.lite.Optimize.EXPERIMENTAL_SPARSITY)
     if weights == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if weights == "int8":
+    if weights == "int8" and representative is not None:
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.representative_dataset = lambda: (
             {f"input_{i}": array[n : n + 1] for i, array in enumerate(representative)}

@@ -164,7 +164,7 @@ def _connected(kernel: Kernel, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray
         return alive, alive
     stack = patterns.stacked(mask, matrices.axes(kernel))
     sides = tuple(range(stack.ndim - 2))
-    return stack.any(axis=(*sides, -2)), stack.any(axis=(*sides, -1))
+    return np.asarray(stack.any(axis=(*sides, -2))), np.asarray(stack.any(axis=(*sides, -1)))
 
 
 def _flow(network: Network, probe: Probe | None) -> dict[str, tf.Tensor]:

@@ -41,7 +41,7 @@ class _Carried(NamedTuple):
     data: bool = False
     matrices: frozenset[int] = frozenset()
 
-    def __or__(self, other: _Carried) -> _Carried:  # type: ignore[override]
+    def __or__(self, other: _Carried) -> _Carried:
         return _Carried(self.data or other.data, self.matrices | other.matrices)
 
 

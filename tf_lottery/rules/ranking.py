@@ -58,8 +58,8 @@ def keep_top(scores: np.ndarray, count: int, mask: np.ndarray | None = None, *, 
     if count:
         cut = np.partition(values, values.size - count)[values.size - count]
         np.greater(values, cut, out=chosen)
-        equal, places = values == cut, count - np.count_nonzero(chosen)
-        chosen[equal] = _drawn(np.count_nonzero(equal), places, seed)
+        equal, places = values == cut, count - int(np.count_nonzero(chosen))
+        chosen[equal] = _drawn(int(np.count_nonzero(equal)), places, seed)
     if candidates is None:
         return chosen.view(np.uint8).reshape(scores.shape)
     kept = np.zeros(flat.size, np.uint8)

@@ -7,6 +7,7 @@ weights start from) are handed in.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -190,7 +191,7 @@ def find_ticket(
             start = beginning(masked, found, given, rewind_to)
         else:
             start = given[-1] if given else begin(masked, found)
-        own = {"steps": plan.steps, "search_steps": plan.search_steps, "asked": plan.asked}
+        own: dict[str, Any] = {"steps": plan.steps, "search_steps": plan.search_steps, "asked": plan.asked}
         own["watch"] = health.Watch(masked, structured=scope in masks.CHANNEL_SCOPES)
         yield from ROADS[road](
             Lottery(masked, train, rounds, {**found, **_begun_with(start)}, start, given, rewind_to, **own)

@@ -59,7 +59,7 @@ def _densities(lottery: Lottery, level: int) -> dict[str, float]:
 def _pruned(lottery: Lottery, level: int) -> Ticket:
     """The dense network after a training in which it was pruned: its masks, and the weights before and after."""
     rounds, masked = lottery.rounds, lottery.masked
-    steps, begins = lottery.search_steps, lottery.rewind_to
+    steps, begins = lottery.search_steps or 0, lottery.rewind_to
     densities = _densities(lottery, level)
     competing = densities if rounds.axes is None else rounds.axes
     schedule: Cubic | Mapping[str, Callable]

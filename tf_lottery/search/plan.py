@@ -124,11 +124,11 @@ def _levels(road, levels, wanted, budget, fractions, masks, axes) -> tuple[int, 
 
 
 def _checked(density: float | Sequence[float]) -> list[float]:
-    given = [density] if isinstance(density, numbers.Real) else density
+    given: Any = [density] if isinstance(density, numbers.Real) else density
     if isinstance(given, str) or not isinstance(given, Sequence) or not given:
         raise LotteryError(f"Expected density to be a number in (0, 1), or several, but received {density!r}.")
     for one in given:
-        if not isinstance(one, numbers.Real) or not 0 < one < 1:
+        if not isinstance(one, numbers.Real) or not 0 < float(one) < 1:
             raise LotteryError(f"Expected a density in (0, 1), but received {one!r}.")
     if list(given) != sorted(set(given), reverse=True):
         raise LotteryError(f"Expected densities in falling order, but received {', '.join(map(str, given))}.")

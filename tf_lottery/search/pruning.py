@@ -146,7 +146,7 @@ class Pruner:
             raise LotteryError(f"Expected distribution='uniform' with scope={scope!r}, where the scores decide.")
         self.block_size = patterns.check_block(block_size, block_pooling_type)
         self.pooling = block_pooling_type
-        self.m_by_n = None if sparsity_m_by_n is None else patterns.check_m_by_n(sparsity_m_by_n)
+        self.m_by_n: Any = None if sparsity_m_by_n is None else patterns.check_m_by_n(sparsity_m_by_n)
         if self.m_by_n and (self.block_size != (1, 1) or scope != "layer" or self.distribution is not masks.uniform):
             raise LotteryError(
                 f"Expected sparsity_m_by_n alone, but received it together with block_size, scope={scope!r} or a distribution."
