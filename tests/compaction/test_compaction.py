@@ -530,6 +530,46 @@ class Unsaved(keras.Model):
         return self.dense(x)
 
 
+@keras.saving.register_keras_serializable("test_compaction")
+class Backbone(keras.Model):
+    """A Functional model with a config of its own, so that a layer in it needs none."""
+
+    def __init__(self, units, **kwargs):
+        class Gated(keras.layers.Layer):
+            def __init__(self, units, **kwargs):
+                super().__init__(**kwargs)
+                self.dense = L.Dense(units)
+
+            def build(self, shape):
+                self.dense.build(shape)
+
+            def call(self, x):
+                return x * keras.ops.sigmoid(self.dense(x))
+
+        inputs = keras.Input((4,))
+        hidden = L.Dense(units, "relu", name="hidden")(inputs)
+        super().__init__(inputs, L.Dense(2, name="out")(Gated(units, name="gated")(hidden)), **kwargs)
+        self.units = units
+
+    def get_config(self):
+        return {"units": self.units, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def test_a_layer_that_has_no_config_stays_whole(rng):
+    model = randomise(Backbone(8), rng)
+    small, report = tfl.compact(model)
+    assert_same(model, small, sample(model, rng))
+    assert "gated" in report.left
+    before = [np.array(weight) for weight in small.weights]
+    for variable in model.weights:
+        variable.assign(variable * 2 + 1)  # nothing is shared with the given model
+    assert all(np.array_equal(a, np.array(b)) for a, b in zip(before, small.weights))
+
+
 def test_bad_input_is_refused():
     own = Own()
     own(np.ones((1, 3), "float32"))

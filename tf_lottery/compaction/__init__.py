@@ -31,7 +31,7 @@ from tf_lottery.compaction import kernels, unitwise  # noqa: F401  they register
 from tf_lottery.compaction.graph import Graph, Step, fill
 from tf_lottery.compaction.report import Change, LayerChange, Report, multiply_adds
 from tf_lottery.compaction.rules import Rule, Units, rule_of
-from tf_lottery.export.formats import functions_by_name
+from tf_lottery.export.formats import first_line, functions_by_name
 
 __all__ = ["Change", "Compacted", "LayerChange", "Report", "compact"]
 
@@ -148,9 +148,22 @@ def _rebuild(graph: Graph, rules: list[Rule]) -> Compacted:
 
 
 def _copied(rule: Rule, names: set[str]):
-    """The compacted layer or operation, without weights yet."""
-    with functions_by_name([rule.layer]):
-        return type(rule.layer).from_config(_renamed(rule.config(), names))
+    """The compacted layer or operation, without weights yet.
+
+    One that stays whole and cannot be made from its config, as parts of models that have a config of their own, is that of the
+    graph's model, which is a copy already.
+    """
+    free = rule.layer.name not in names
+    try:
+        with functions_by_name([rule.layer]):
+            return type(rule.layer).from_config(_renamed(rule.config(), names))
+    except Exception as error:  # whatever the get_config and from_config of a layer raise
+        if type(rule) is Rule and free:
+            names.add(rule.layer.name)
+            return rule.layer
+        raise LotteryError(
+            f"Expected layers that can be copied, but {rule.layer.name!r} cannot ({first_line(error)}): give its class get_config."
+        ) from error
 
 
 def _renamed(config: dict, names: set[str]) -> dict:

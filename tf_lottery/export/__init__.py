@@ -2,7 +2,7 @@
 
 What stands here, and after a colon the names that other rooms take from it:
 
-    formats     `.keras` files and SavedModels, and the plain model that goes into them: check_model,
+    formats     `.keras` files and SavedModels, and the plain model that goes into them: check_model, first_line,
                 functions_by_name, plain, uncompiled_copy
     variants    the variants of TFLite: how each is converted, and how far it may differ: Converter
     conversion  one conversion to TFLite, here or in a process of its own
