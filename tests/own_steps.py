@@ -22,8 +22,8 @@ def net(*units, inputs=12, name=None):
 class VAE(keras.Model):
     """A sampling step between two nets, a loss of two parts, metrics of its own."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
         self.encoder, self.decoder = net(16, 4), net(16, 12, inputs=2)
         self.noise = keras.random.SeedGenerator(1)
         self.total, self.kl = keras.metrics.Mean("loss"), keras.metrics.Mean("kl")
@@ -50,8 +50,8 @@ class VAE(keras.Model):
 class GAN(keras.Model):
     """Two nets, two optimizers that its own `compile` takes, two updates of the one in a step; it is never called."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
         self.generator, self.critic = net(16, 12, inputs=4), net(16, 1)
         self.noise = keras.random.SeedGenerator(2)
 
@@ -76,8 +76,8 @@ class GAN(keras.Model):
 class Siamese(keras.Model):
     """One net for three inputs, and the triplet loss."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
         self.embed = net(16, 4)
 
     def call(self, inputs):
@@ -92,8 +92,8 @@ class Siamese(keras.Model):
 class Distiller(keras.Model):
     """A student and a frozen teacher, with losses that its own `compile` takes."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
         self.student, self.teacher = net(16, 2), net(24, 2)
         self.teacher.trainable = False
 
@@ -112,8 +112,8 @@ class Distiller(keras.Model):
 class MaskedAutoencoder(keras.Model):
     """Reconstructs inputs that it hides from itself, by `train_step` and `test_step`."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
         self.encoder, self.decoder = net(16, 8), net(12, inputs=8)
         self.noise = keras.random.SeedGenerator(3)
 
@@ -137,8 +137,8 @@ class MaskedAutoencoder(keras.Model):
 class GradientPenalty(keras.Model):
     """A loss that holds a gradient by the inputs."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
         self.net = keras.Sequential([keras.Input((12,)), L.Dense(16, "tanh"), L.Dense(1)])
 
     def call(self, x):
@@ -159,8 +159,8 @@ class GradientPenalty(keras.Model):
 class DQN(keras.Model):
     """A net and a target that follows it, which the step assigns without an optimizer."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
         self.net, self.target = net(16, 3), net(16, 3)
         self.target.set_weights(self.net.get_weights())
         self.target.trainable = False
@@ -183,8 +183,8 @@ class DQN(keras.Model):
 class ActorCritic(keras.Model):
     """Two heads on one trunk, trained by a method of its own, outside of `fit`."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
         self.trunk, self.actor, self.critic = L.Dense(16, "tanh"), L.Dense(3), L.Dense(1)
 
     def call(self, x):

@@ -17,8 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+PATHS = [str(Path(__file__).parent), str(ROOT / "tests")]
 RESULTS, PAGE = ROOT / "docs/results/zoo/models.json", ROOT / "docs/models.md"
-ONE = "import json, sys; sys.path[:0] = [sys.argv[1]]; import specimens, trials; "
+ONE = "import json, sys; sys.path[:0] = sys.argv[1].split(':'); import specimens, trials; "
 ONE += "print(json.dumps(trials.run(specimens.SPECIMENS[sys.argv[2]])))"
 COLUMNS = {
     "wrap": "outputs and training as in Keras",
@@ -41,7 +42,7 @@ python -m pip install -e '.[zoo]'
 python tests/zoo/page.py          # writes this page; python -m pytest -m zoo is the same as tests
 ```
 
-- **Outputs and training as in Keras**: the wrapped model has the plain model's outputs, and three steps of SGD have its losses.
+- **Outputs and training as in Keras**: the wrapped model has the plain model's outputs, and three steps of training have its losses.
 - **`prune`**, **`fit`**: half of each kernel stays, by count; pruned weights are exactly zero after training.
 - **A level of `find_ticket`**: a fifth of what is left goes, survivors are rewound.
 - **Saved**: a `.keras` file gives the same outputs and masks in a fresh process. **Ticket**: a ticket file put on a model built anew gives
@@ -53,7 +54,7 @@ python tests/zoo/page.py          # writes this page; python -m pytest -m zoo is
 
 
 def main(argv: list[str]) -> None:
-    sys.path[:0] = [str(Path(__file__).parent)]
+    sys.path[:0] = PATHS
     import specimens
 
     names = [name for name in argv if not name.startswith("--")]
@@ -76,7 +77,7 @@ def results() -> dict[str, dict[str, str]]:
 def one(name: str) -> dict[str, str]:
     """The trials of one model, in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", ONE, str(Path(__file__).parent), name],
+        [sys.executable, "-c", ONE, ":".join(PATHS), name],
         capture_output=True,
         text=True,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},

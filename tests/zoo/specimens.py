@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import own_steps
 
 BATCH = 4
 
@@ -24,6 +25,8 @@ class Specimen:
       source: The package it comes from.
       build: Makes it, with random weights.
       inputs: `(random generator) -> inputs` for a batch.
+      targets: `(random generator) -> targets`; by default normal numbers in the shapes of the outputs.
+      compile: Compiles the model; by default SGD with the squared error.
       known: What does not hold, and is no defect of this library: the name of a trial, and a word of its reason.
       daily: Whether it belongs to the default run of the tests.
     """
@@ -34,10 +37,13 @@ class Specimen:
     inputs: Callable[[np.random.Generator], Any]
     known: dict[str, str]
     daily: bool = False
+    targets: Callable[[np.random.Generator], Any] | None = None
+    compile: Callable[[keras.Model], None] | None = None
 
 
 SPECIMENS: dict[str, Specimen] = {}
 PACKAGES = {
+    "examples": "own_steps",
     "keras.applications": "keras",
     "keras-hub": "keras_hub",
     "kimm": "kimm",
@@ -46,6 +52,15 @@ PACKAGES = {
 
 def specimen(name: str, source: str, build, inputs, *, daily: bool = False, **known: str) -> None:
     SPECIMENS[name] = Specimen(name, source, build, inputs, known, daily)
+
+
+def example(name: str, **known: str) -> None:
+    """One of the models with a step of their own, with the data that it is tested on."""
+    build, compile, data = own_steps.MODELS[name]
+    x, *targets = keras.tree.map_structure(lambda array: array[:16], data)
+    SPECIMENS[name] = Specimen(
+        name, "examples", build, lambda rng: x, known, False, lambda rng: targets[0] if targets else None, compile
+    )
 
 
 def images(side: int, channels: int = 3):
@@ -65,6 +80,13 @@ def tokens(*names: str, length: int = 8, vocabulary: int = 32):
         return {name: drawn[next((kind[k] for k in kind if k in name), "ids")].astype("int32") for name in names}
 
     return draw
+
+
+# Models that bring a step, a loss or a compile of their own; the GAN is never called, so it is in tests/masking alone
+
+for _name in own_steps.MODELS:
+    if _name != "gan":
+        example(_name, **({} if _name == "ocr" else {"compact": "is subclassed"}))
 
 
 # keras.applications: fourteen families, with the weights of a first day
@@ -192,7 +214,8 @@ def _resnet_classifier():
 
 
 for _name, (_options, _inputs) in HUB_BACKBONES.items():
-    specimen(_name, "keras-hub", _hub(_name, **_options), tokens(*_inputs))
+    _known = {"tflite": "FFT2D"} if _name == "FNetBackbone" else {}
+    specimen(_name, "keras-hub", _hub(_name, **_options), tokens(*_inputs), **_known)
 specimen("ViTBackbone", "keras-hub", _vit, images(16))
 specimen(
     "BertTextClassifier",

@@ -6,6 +6,8 @@ raises an error of the library, and what is wrong an `AssertionError` with numbe
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,14 +25,18 @@ import tf_lottery as tfl
 
 TRIALS: dict[str, Callable[[Visit], None]] = {}
 FRESH = """
-import importlib, sys
+import importlib, json, sys
 import keras, numpy as np
 import tf_lottery as tfl
 importlib.import_module(sys.argv[4])
-own = {sys.argv[6]: getattr(importlib.import_module(sys.argv[5]), sys.argv[6])}  # kimm registers none of its models
+inside = vars(importlib.import_module(sys.argv[5]))  # kimm registers none of its models, and the examples none of theirs
+own = {name: kind for name, kind in inside.items() if name == sys.argv[6] or sys.argv[4] == "own_steps"}
 model = keras.models.load_model(sys.argv[1], custom_objects=own)
 with np.load(sys.argv[2]) as given:
-    outputs = model.predict({name: given[name] for name in given.files} if "x" not in given.files else given["x"], verbose=0)
+    inputs = [given[f"arr_{i}"] for i in range(len(given.files))]
+names = json.loads(sys.argv[7])  # None of one array, True of a list of them, or the keys of a dictionary in order
+x = inputs[0] if names is None else inputs if names is True else dict(zip(names, inputs))
+outputs = keras.tree.map_structure(np.asarray, model(x, training=False))
 np.savez(sys.argv[3], *keras.tree.flatten(outputs), masks=sum(int(mask.sum()) for mask in tfl.get_masks(model).values()))
 """
 
@@ -43,21 +49,29 @@ class Visit:
         self.x = specimen.inputs(np.random.default_rng(0))
         self.model = self.fresh(1)
         rng = np.random.default_rng(1)
-        self.y = keras.tree.map_structure(
-            lambda out: rng.normal(size=out.shape).astype("float32"), self.predicted(self.model)
-        )
+        if specimen.targets:
+            self.y = specimen.targets(rng)
+        else:
+            self.y = keras.tree.map_structure(
+                lambda out: rng.normal(size=out.shape).astype("float32"), self.predicted(self.model)
+            )
         self.masked: Any = None
         self.tickets: list[tfl.Ticket] = []
 
     def fresh(self, seed: int) -> keras.Model:
         keras.utils.set_random_seed(seed)
-        return self.specimen.build()
+        model = self.specimen.build()
+        model(self.x)
+        return model
 
     def predicted(self, model):
         return keras.tree.map_structure(np.asarray, model(self.x, training=False))
 
     def compile(self, model) -> None:
         keras.utils.set_random_seed(2)
+        if self.specimen.compile:
+            self.specimen.compile(model)
+            return
         loss = keras.tree.map_structure(lambda _: "mse", self.y)
         model.compile(
             keras.optimizers.SGD(1e-3), loss=loss, metrics=[], weighted_metrics=[]
@@ -66,7 +80,11 @@ class Visit:
     def losses(self, model) -> list[float]:
         """Of some steps on the one batch."""
         keras.utils.set_random_seed(3)
-        return [float(np.ravel(model.train_on_batch(self.x, self.y))[0]) for _ in range(3)]
+        return next(iter(self.fit(model, epochs=3).values()))
+
+    def fit(self, model, **options) -> dict[str, list[float]]:
+        """The history of the loss and the metrics, on the one batch."""
+        return model.fit(self.x, self.y, batch_size=16, shuffle=False, verbose=0, **options).history
 
 
 def trial(function):
@@ -114,8 +132,8 @@ def prune(visit: Visit) -> None:
 def fit(visit: Visit) -> None:
     """Something is learnt, and pruned weights are exactly zero."""
     before = [np.array(variable) for variable in visit.masked.trainable_variables]
-    history = visit.masked.fit(visit.x, visit.y, batch_size=4, epochs=2, verbose=0).history
-    assert np.isfinite(history["loss"]).all(), f"losses {history['loss']}"
+    history = visit.fit(visit.masked, epochs=2)
+    assert all(np.isfinite(values).all() for values in history.values()), f"history {history}"
     moved = [not np.array_equal(a, np.array(b)) for a, b in zip(before, visit.masked.trainable_variables)]
     assert np.mean(moved) > 0.5, f"{np.mean(moved):.2f} of the variables moved"
     _zeros(visit)
@@ -133,7 +151,7 @@ def find(visit: Visit) -> None:
     """One level of a search: a fifth of what is left goes, and the survivors are rewound."""
 
     def train(model, callbacks):
-        return model.fit(visit.x, visit.y, batch_size=4, verbose=0, callbacks=callbacks)
+        return {name: values[-1] for name, values in visit.fit(model, callbacks=callbacks).items()}
 
     visit.tickets = list(tfl.find_ticket(visit.masked, train, levels=1))
     dense, ticket = visit.tickets
@@ -148,12 +166,16 @@ def save(visit: Visit) -> None:
     """A `.keras` file gives the same outputs and masks in a fresh process."""
     file, given, found = visit.folder / "m.keras", visit.folder / "x.npz", visit.folder / "found.npz"
     visit.masked.save(file)
-    np.savez(given, **(visit.x if isinstance(visit.x, dict) else {"x": visit.x}))
-    kind = type(visit.masked.inner).__module__, type(visit.masked.inner).__name__
+    np.savez(given, *keras.tree.flatten(visit.x))
+    names = json.dumps(sorted(visit.x) if isinstance(visit.x, dict) else True if isinstance(visit.x, list) else None)
+    kind = type(visit.model).__module__, type(visit.model).__name__
+    if visit.specimen.source == "examples":
+        kind = "own_steps", kind[1]
     done = subprocess.run(
-        [sys.executable, "-c", FRESH, str(file), str(given), str(found), PACKAGES[visit.specimen.source], *kind],
+        [sys.executable, "-c", FRESH, str(file), str(given), str(found), PACKAGES[visit.specimen.source], *kind, names],
         capture_output=True,
         text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     if done.returncode:
         raise RuntimeError(f"the file does not load: {done.stderr.strip().splitlines()[-1]}")
@@ -190,7 +212,10 @@ def saved_model(visit: Visit) -> None:
     """A SavedModel serves the same outputs."""
     tfl.export.saved_model(visit.masked, visit.folder / "served")
     loaded = tf.saved_model.load(str(visit.folder / "served"))
-    same(loaded.serve(visit.x), visit.predicted(visit.masked))
+    x = visit.x
+    if isinstance(x, dict) and not isinstance(getattr(visit.model, "input", x), dict):
+        x = [x[tensor.name] for tensor in visit.model.inputs]  # a list of inputs that Keras lets be given by name
+    same(loaded.serve(keras.tree.map_structure(tf.constant, x)), visit.predicted(visit.masked))
 
 
 @trial
