@@ -189,8 +189,9 @@ def full() -> Plan:
         "network that still learns then would end a little higher with more. Masks are learned in 22,000 steps (100 epochs), "
         "those of `learned_dwr_constant_long` and `learned_long` in 110,000 (500 epochs), one run each; the paper took 2,000 epochs. "
         "`conv2_learned_dwr` is Conv-2 on CIFAR-10, one run. Where many weights have the same score "
-        "(criteria by sign, and magnitude_increase of weights that never moved), a random order decides; masks by rule and the runs "
-        "of these criteria were measured again for it. (By index large_final_diff_sign ended at 16.7 % with 3.6 % of the weights.) The "
+        "(criteria by sign, and magnitude_increase of weights that never moved), a random order decides; masks by rule, the two "
+        "diff_sign criteria and magnitude_increase_same_sign were measured again for it; the run of large_final_same_sign and those of "
+        "magnitude_increase are still by index. (By index large_final_diff_sign ended at 16.7 % with 3.6 % of the weights.) The "
         "other criteria have no such scores at the cut: their masks by rule came out as before, to the bit.",
     )
 
