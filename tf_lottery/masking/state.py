@@ -11,7 +11,7 @@ import numpy as np
 from tf_lottery.base.errors import LotteryError, TicketError
 from tf_lottery.masking import matrices, own_step, weights
 from tf_lottery.masking.layers import MaskedLayer, MaskedModel
-from tf_lottery.masking.masked import Masked, masked_parts, settle, settle_all
+from tf_lottery.masking.masked import Masked, masked_parts, settle
 from tf_lottery.masking.roles import Roles
 from tf_lottery.masking.weights import Kernel, check_keras_3
 from tf_lottery.masking.wrapping import wrap
@@ -100,7 +100,9 @@ def plain(model) -> keras.layers.Layer:
 
 def get_values(model) -> Arrays:
     """The values of the plain model's variables: {path: array}; pruned weights hold what they are to hold."""
-    settle_all(model)
+    for part in masked_parts(model):
+        if not part.learns:  # what learns its masks has frozen its weights, and keeps them apart
+            settle(part)
     return {path: weights.value_of(variable) for path, variable in named_variables(model).items()}
 
 
