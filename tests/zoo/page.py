@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -117,7 +118,8 @@ def cell(result: str, notes: list[str]) -> str:
         return "yes"
     if not why:
         return "-"
-    why = why.replace("|", "\\|").replace("<", "&lt;")
+    why = re.sub(r"\x1b\[\d*m", "", why).replace("|", "\\|").replace("<", "&lt;")
+    why = re.sub(r"'\w+' is subclassed \(\w+\)", "it is subclassed", why)  # one note for all of them
     if why not in notes:
         notes.append(why)
     return f"{'refused' if kind == 'refused' else '**no**'} ({notes.index(why) + 1})"

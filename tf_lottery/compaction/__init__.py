@@ -28,7 +28,7 @@ from keras import tree
 
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.compaction import kernels, unitwise  # noqa: F401  they register their rules
-from tf_lottery.compaction.graph import Graph, Step, fill
+from tf_lottery.compaction.graph import Graph, Step, fill, is_keras
 from tf_lottery.compaction.report import Change, LayerChange, Report, multiply_adds
 from tf_lottery.compaction.rules import Rule, Units, rule_of
 from tf_lottery.export.formats import first_line, functions_by_name
@@ -150,17 +150,16 @@ def _rebuild(graph: Graph, rules: list[Rule]) -> Compacted:
 def _copied(rule: Rule, names: set[str]):
     """The compacted layer or operation, without weights yet.
 
-    One that stays whole and cannot be made from its config, as parts of models that have a config of their own, is that of the
-    graph's model, which is a copy already.
+    A layer that stays whole and is not of Keras is that of the graph's model, which is a copy already: within a model that has a config
+    of its own, its own may leave things out.
     """
-    free = rule.layer.name not in names
+    if type(rule) is Rule and not is_keras(type(rule.layer)) and rule.layer.name not in names:
+        names.add(rule.layer.name)
+        return rule.layer
     try:
         with functions_by_name([rule.layer]):
             return type(rule.layer).from_config(_renamed(rule.config(), names))
     except Exception as error:  # whatever the get_config and from_config of a layer raise
-        if type(rule) is Rule and free:
-            names.add(rule.layer.name)
-            return rule.layer
         raise LotteryError(
             f"Expected layers that can be copied, but {rule.layer.name!r} cannot ({first_line(error)}): give its class get_config."
         ) from error

@@ -162,7 +162,7 @@ def _plain_copy(model) -> keras.Model:
             raise LotteryError(
                 f"Expected layers that can be copied, but {layer.name!r} was adapted: compact the model behind it."
             )
-    own = [type(layer) for layer in layers if not is_keras(type(layer))]
+    own = [type(layer) for layer in [model, *layers] if not is_keras(type(layer))]
     with keras.saving.custom_object_scope({kind.__name__: kind for kind in own}), plain(model) as sparse:
         copy = uncompiled_copy(sparse)
     fill(copy, copy.get_weights())
