@@ -38,6 +38,29 @@ def test_reduce_lr_on_plateau_begins_anew_with_each_level(masked, blobs):
     assert rates[5:8] == rates[1:4] == rates[9:12]
 
 
+def test_steps_of_a_training_before_the_model_was_wrapped_do_not_count(dense_net, blobs):
+    """A trained model, compiled itself, is wrapped and pruned while it trains on: the schedule begins at step 0."""
+    model, density = dense_net(), []
+    model.compile("adam", CE)
+    model.fit(*blobs, batch_size=30, epochs=2, verbose=0)  # 20 steps
+    before = [np.asarray(v) for v in model.optimizer.variables]
+    masked = tfl.wrap(model)
+    masked.compile("adam", CE)
+    pruning = tfl.callbacks.PruneBySchedule(lambda step: (int(step) == 4, 0.5))
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: density.append(tfl.masks.density(tfl.get_masks(masked)))
+    )
+    masked.fit(*blobs, batch_size=30, epochs=1, verbose=0, callbacks=[pruning, watch])
+    assert density == [1, 1, 1, *[0.5] * 7]
+    found = tfl.callbacks.LotteryTicket(tfl.LotterySchedule(levels=1, steps_per_level=10, prune_fraction=0.5))
+    other = tfl.wrap(tfl.strip(masked))
+    other.compile("adam", CE)
+    other.fit(*blobs, batch_size=30, epochs=2, verbose=0, callbacks=[found])
+    assert [ticket.metrics["steps"] for ticket in found.tickets] == [10, 10]
+    for one, now in zip(before, model.optimizer.variables):
+        np.testing.assert_array_equal(one, now)
+
+
 @pytest.mark.parametrize(
     "callback, sentence",
     [

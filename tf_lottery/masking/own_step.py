@@ -59,10 +59,13 @@ def _differs(model: keras.Model, name: str) -> bool:
 
 
 def optimizers_of(model: keras.layers.Layer) -> list[keras.optimizers.Optimizer]:
-    """The optimizers that a model was compiled with: `model.optimizer`, and those that its own `compile` keeps."""
+    """The optimizers that a model is trained with: `model.optimizer`, and those that one with a step of its own keeps.
+
+    That of a plain model is not among its wrapper's: it may have trained the model before it was wrapped.
+    """
     inner = getattr(model, "inner", model)
     kept = [getattr(model, "optimizer", None)]
-    if "compile" in own_methods(inner) or "__init__" in vars(type(inner)):
+    if own_methods(inner):
         kept += _optimizers_in(vars(inner).values())
     return list({id(optimizer): optimizer for optimizer in kept if optimizer is not None}.values())
 
