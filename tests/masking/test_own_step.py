@@ -5,7 +5,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from own_steps import CE, GAN, MODELS, VAE, ActorCritic, Distiller, X, Y, net
+from own_steps import CE, GAN, MODELS, VAE, ActorCritic, Distiller, X, Y, built, net
 
 import tf_lottery as tfl
 from tf_lottery.base.errors import LotteryError
@@ -22,10 +22,8 @@ def by_hand(model, masks):
             variable.constraint = lambda w, mask=mask: w * mask
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_trains_as_by_hand(name):
-    build, compile, data = MODELS[name]
-    histories = []
+def both(build):
+    """A model masked by hand, then wrapped, from the same weights and seeds: (whether wrapped, model, masks)."""
     for wrapped in (False, True):
         keras.utils.clear_session()
         keras.utils.set_random_seed(1)
@@ -37,11 +35,20 @@ def test_trains_as_by_hand(name):
             tfl.set_masks(model, masks)
         else:
             by_hand(model, masks)
+        yield wrapped, model, masks
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_trains_as_by_hand(name):
+    build, compile, data = MODELS[name]
+    histories = []
+    for wrapped, model, masks in both(build):
         compile(model)
         keras.utils.set_random_seed(2)
         history = model.fit(*data, epochs=3, batch_size=16, verbose=0, shuffle=False).history
-        histories.append((history, [weights.value_of(v) for v in (model.model if wrapped else model).variables]))
-    (plain, plain_values), (masked, masked_values) = histories
+        values = [weights.value_of(v) for v in (model.model if wrapped else model).variables]
+        histories.append((history, values, masks))
+    (plain, plain_values, _), (masked, masked_values, masks) = histories
     assert plain.keys() == masked.keys()
     for key in plain:
         np.testing.assert_allclose(plain[key], masked[key], rtol=1e-4, err_msg=key)
@@ -101,18 +108,7 @@ def test_a_trainer_refuses_and_names_the_way_out():
 def test_a_loop_of_ones_own_through_methods_of_the_model():
     results = []
     reward = Y.astype("float32")
-    for wrapped in (False, True):
-        keras.utils.clear_session()
-        keras.utils.set_random_seed(1)
-        model = ActorCritic()
-        model(X)
-        rng = np.random.default_rng(3)
-        masks = {k.path: rng.random(k.variable.shape) < 0.5 for k in weights.prunable_kernels(model)}
-        if wrapped:
-            model = tfl.wrap(model)
-            tfl.set_masks(model, masks)
-        else:
-            by_hand(model, masks)
+    for _, model, _ in both(lambda: built(ActorCritic(), X)):
         optimizer = keras.optimizers.Adam(0.01)
         results.append([float(model.learn(optimizer, X, reward)) for _ in range(5)])
     np.testing.assert_allclose(*results, rtol=1e-5)

@@ -122,3 +122,13 @@ def test_a_loop_of_ones_own(dense_net, blobs, ends):
                 pruning.on_train_batch_end(batch=batch)
         pruning.on_epoch_end(batch=-1)
     assert all(abs(mask.mean() - 0.2) < 0.02 for mask in tfl.get_masks(masked).values())
+
+
+def test_a_fit_that_fails_leaves_no_callbacks_behind(masked, blobs):
+    def fail(batch, logs):
+        raise RuntimeError
+
+    stopping = keras.callbacks.EarlyStopping("loss")
+    with pytest.raises(RuntimeError):
+        masked.fit(*blobs, verbose=0, callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=fail), stopping])
+    assert not masked.callbacks_in_fit

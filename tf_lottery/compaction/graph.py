@@ -15,7 +15,7 @@ from keras import tree
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.export.formats import check_model, plain, uncompiled_copy
 from tf_lottery.masking import weights
-from tf_lottery.masking.masked import Masked
+from tf_lottery.masking.masked import unwrapped
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _plain_copy(model) -> keras.Model:
     check_model(model)
     if not isinstance(model, keras.Model) or not model.built:
         raise LotteryError(f"Expected a Keras model that is built, but {model.name!r} is not one.")
-    inner = model.inner if isinstance(model, Masked) else model
+    inner = unwrapped(model)
     if not _is_open(inner):
         raise LotteryError(
             f"Expected a Sequential or Functional model, but {inner.name!r} is subclassed ({type(inner).__name__}): compact "

@@ -9,7 +9,7 @@ What stands here, and after a colon the names that other rooms take from it:
     patterns      whether zeros lie where hardware can use them: check
     calls         how Keras calls a model, and when it has its weights: called
     scope         a scope in which some variables have other values
-    masked        what all wrappers share, and the raw kernels in order: Masked, settle, settle_all
+    masked        what all wrappers share, and the raw kernels in order: Masked, settle, settle_all, unwrapped
     own_step      models that bring their own step, and their optimizers: own_step
     layers        the wrappers: MaskedLayer, MaskedModel
     wrapping      put on and taken off, in one call: wrap, strip, gradient_masks

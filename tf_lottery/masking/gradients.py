@@ -30,7 +30,7 @@ from tf_lottery.base.errors import LotteryError
 from tf_lottery.base.registry import Registry
 from tf_lottery.masking import state, weights
 from tf_lottery.masking.calls import called
-from tf_lottery.masking.masked import Masked, masked_parts
+from tf_lottery.masking.masked import masked_parts, unwrapped
 from tf_lottery.masking.wrapping import gradient_masks
 from tf_lottery.rules import criteria
 from tf_lottery.rules.masks import Arrays
@@ -246,7 +246,7 @@ def _dense(gradients: Kernels) -> Kernels:
 def _with_loss(model, probe: Probe) -> Probe:
     """The probe as tensors, with its own loss or that of the compiled model."""
     x, y = (keras.tree.map_structure(_tensor, part) for part in probe[:2])
-    inner = model.inner if isinstance(model, Masked) else model
+    inner = unwrapped(model)
     given = probe[2] if len(probe) == 3 else getattr(model, "loss", None) or getattr(inner, "loss", None)
     if given is None:
         raise LotteryError(
@@ -269,7 +269,7 @@ def ones_like_input(model, probe: Probe | None):
     """One input of ones, in the structure of the model's inputs."""
     if probe is not None:
         return keras.tree.map_structure(lambda array: tf.ones_like(array[:1]), probe[0])
-    plain = model.inner if isinstance(model, Masked) else model
+    plain = unwrapped(model)
     try:
         return keras.tree.map_structure(lambda like: tf.ones((1, *like.shape[1:]), like.dtype), plain.input)
     except (AttributeError, ValueError, TypeError):  # not a functional model, or of variable size

@@ -12,7 +12,7 @@ from tf_lottery.base.errors import LotteryError
 from tf_lottery.masking import precision
 from tf_lottery.masking.calls import has_weights, takes_training
 from tf_lottery.masking.masked import Masked, settle, stripped
-from tf_lottery.masking.own_step import STEP, Constraint, Relay, SharedState, own_methods
+from tf_lottery.masking.own_step import OF_METRICS, ON_BATCH, STEP, Constraint, Relay, SharedState, own_methods
 from tf_lottery.masking.weights import Prunable
 
 
@@ -202,19 +202,18 @@ class MaskedModel(Masked, keras.Model):
 
     def fit(self, *args, **kwargs) -> keras.callbacks.History:
         """As `keras.Model.fit`, or that of the model inside if it brings its own step."""
-        if not self.brings_its_step:
-            if not self.compiled and self.model.compiled:
-                raise LotteryError(
-                    f"Expected {self.name!r} to be compiled after it was wrapped, but only the model inside it was: call compile on what wrap returned."
-                )
-            self.__dict__["callbacks_in_fit"] = _callbacks_in(super().fit, args, kwargs)[0]
-            history = super().fit(*args, **kwargs)
-        else:
-            history = self._run("fit", args, kwargs)
+        if not self.brings_its_step and not self.compiled and self.model.compiled:
+            raise LotteryError(
+                f"Expected {self.name!r} to be compiled after it was wrapped, but only the model inside it was: call compile on what wrap returned."
+            )
+        method = self.model.fit if self.brings_its_step else super().fit
+        callbacks = _callbacks_in(method, args, kwargs)[0]
+        self.__dict__["callbacks_in_fit"] = callbacks  # as an attribute Keras and TensorFlow would track them
+        try:
+            history = self._run("fit", args, kwargs) if self.brings_its_step else method(*args, **kwargs)
+        finally:
+            del self.__dict__["callbacks_in_fit"]
         settle(self)  # an average of weights that an optimizer kept is of weights that were not pruned yet
-        callbacks = self.__dict__.pop(
-            "callbacks_in_fit", ()
-        )  # not assigned as an attribute, which Keras and TensorFlow would track
         for callback in callbacks:
             if hasattr(callback, "after_fit"):
                 callback.after_fit(callbacks)
@@ -233,8 +232,6 @@ class MaskedModel(Masked, keras.Model):
         self.ready()
         method = getattr(self.model, name)
         callbacks, rest, named = _callbacks_in(method, args, kwargs)
-        if name == "fit":
-            self.__dict__["callbacks_in_fit"] = callbacks
         return method(*rest, **named, callbacks=[Relay(callbacks, self)])
 
     @property
@@ -260,12 +257,12 @@ def _handed_on(name: str):
     def method(self, *args, **kwargs):
         if not self.brings_its_step:
             return plain(self, *args, **kwargs)
-        if name.endswith("_on_batch"):
+        if name in ON_BATCH:
             self.ready()
         return getattr(self.model, name)(*args, **kwargs)
 
     return method
 
 
-for _name in (*STEP, "train_on_batch", "test_on_batch", "predict_on_batch", "reset_metrics", "get_metrics_result"):
+for _name in (*STEP, *ON_BATCH, *OF_METRICS):
     setattr(MaskedModel, _name, _handed_on(_name))

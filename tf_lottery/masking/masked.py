@@ -184,6 +184,11 @@ class Masked(keras.layers.Layer):
         return cls(inner, **config)
 
 
+def unwrapped(model) -> keras.layers.Layer:
+    """The model inside the wrapper; of one that is not wrapped as a whole itself."""
+    return model.inner if isinstance(model, Masked) else model
+
+
 def masked_parts(model) -> list[Masked]:
     return [layer for layer in [model, *weights.sublayers(model)] if isinstance(layer, Masked)]
 

@@ -19,8 +19,9 @@ import keras
 from tf_lottery.masking.weights import step_of
 
 STEP = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
-AROUND = ("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch")
-ABOUT = ("metrics", "reset_metrics", "get_metrics_result")
+ON_BATCH = ("train_on_batch", "test_on_batch", "predict_on_batch")
+OF_METRICS = ("reset_metrics", "get_metrics_result")
+METHODS = (*STEP, "compile", "fit", "evaluate", "predict", *ON_BATCH, "metrics", *OF_METRICS)
 COMPILED = ("_loss_tracker", "_compile_metrics")  # metrics that a model has of Keras, once it is compiled
 HOOKS = [name for name in dir(keras.callbacks.Callback) if name.startswith("on_")]
 
@@ -36,7 +37,7 @@ def own_methods(model: keras.layers.Layer) -> list[str]:
     """
     if not isinstance(model, keras.Model):
         return []
-    names = [name for name in (*STEP, "compile", *AROUND, *ABOUT) if _differs(model, name)]
+    names = [name for name in METHODS if _differs(model, name)]
     own = [
         name for name, value in vars(model).items() if isinstance(value, keras.metrics.Metric) and name not in COMPILED
     ]

@@ -9,8 +9,8 @@ import keras
 from rich.console import Console
 from rich.table import Table
 
-from tf_lottery.masking import matrices, state, weights
-from tf_lottery.masking.masked import settle_all
+from tf_lottery.masking import matrices, weights
+from tf_lottery.masking.masked import settle_all, unwrapped
 from tf_lottery.masking.weights import Kernel, Prunable
 from tf_lottery.rules import patterns
 
@@ -114,7 +114,7 @@ def check(
     m, n = patterns.check_m_by_n(m_by_n)
     weights.check_keras_3(model)
     settle_all(model)
-    plain = state.plain(model)
+    plain = unwrapped(model)
     chosen = _is_any_kernel if prunable is None else prunable
     kernels = weights.prunable_kernels(plain, chosen, exclude)
     return Checked((m, n), tuple(_looked_at(kernel, m, n) for kernel in kernels))

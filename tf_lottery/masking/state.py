@@ -11,7 +11,7 @@ import numpy as np
 from tf_lottery.base.errors import LotteryError, TicketError
 from tf_lottery.masking import matrices, own_step, weights
 from tf_lottery.masking.layers import MaskedLayer, MaskedModel
-from tf_lottery.masking.masked import Masked, masked_parts, settle
+from tf_lottery.masking.masked import Masked, masked_parts, settle, unwrapped
 from tf_lottery.masking.roles import Roles
 from tf_lottery.masking.weights import Kernel, check_keras_3
 from tf_lottery.masking.wrapping import wrap
@@ -60,7 +60,7 @@ def set_masks(model, masks: Mapping[str, np.ndarray], *, optimizers: Sequence[ke
 
 def masked_kernels(model) -> list[Kernel]:
     """The masked kernels of a wrapped model, or of a model with `MaskedLayer`s inside, under their paths in the model."""
-    whole = Roles(plain(model))  # the roles in the whole, not in a layer that is wrapped inside
+    whole = Roles(unwrapped(model))  # the roles in the whole, not in a layer that is wrapped inside
     return [
         dataclasses.replace(part.kernels[i], path=path, roles=part.kernels[i].roles if part is model else whole)
         for path, (*_, part, i) in _named_masks(model).items()
@@ -90,12 +90,7 @@ def channel_axes(model) -> dict[str, tuple[int, ...]]:
 
 def named_variables(model) -> dict[str, keras.Variable]:
     """The variables of the plain model under unique paths, weights and random seeds alike."""
-    return weights.by_path(plain(model).variables)
-
-
-def plain(model) -> keras.layers.Layer:
-    """The model inside the wrapper; of one that is not wrapped as a whole itself."""
-    return model.inner if isinstance(model, Masked) else model
+    return weights.by_path(unwrapped(model).variables)
 
 
 def get_values(model) -> Arrays:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_lottery.base.errors import DataError, LotteryError
 from tf_lottery.masking.calls import called
-from tf_lottery.masking.masked import Masked
+from tf_lottery.masking.masked import unwrapped
 from tf_lottery.masking.own_step import own_step
 
 Examples = tuple[np.ndarray, np.ndarray]  # inputs and targets
@@ -68,7 +68,7 @@ def check_metric(metric: Callable | None, y: np.ndarray) -> None:
 
 
 def check_shapes(model: keras.Model, x: np.ndarray, y: np.ndarray) -> None:
-    plain = model.inner if isinstance(model, Masked) else model
+    plain = unwrapped(model)
     if not plain.built:
         raise LotteryError(
             f"Expected a built model, but {model.name!r} has no weights yet: build it or call it on data first."
@@ -88,7 +88,7 @@ def check_shapes(model: keras.Model, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def check_labels(model: keras.Model, sets: Mapping[str, Examples]) -> None:
-    shape = getattr(model.inner if isinstance(model, Masked) else model, "output_shape", None)
+    shape = getattr(unwrapped(model), "output_shape", None)
     classes = shape[-1] if isinstance(shape, tuple) else None
     for name, (_, y) in sets.items():
         labels = y.ndim == 1 and y.dtype.kind in "iu" and classes and classes > 1
