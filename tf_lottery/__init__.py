@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tf_lottery.compaction import compact
     from tf_lottery.masking.layers import MaskedLayer, MaskedModel
     from tf_lottery.masking.state import get_masks, set_masks
+    from tf_lottery.masking.summary import summary
     from tf_lottery.masking.wrapping import strip, wrap
     from tf_lottery.search.find import find_ticket, retrain_ticket
     from tf_lottery.search.pruning import prune
@@ -47,6 +48,7 @@ _HOMES = {
     "retrain_ticket": "search.find",
     "set_masks": "masking.state",
     "strip": "masking.wrapping",
+    "summary": "masking.summary",
     "wrap": "masking.wrapping",
 }
 _MODULES = {

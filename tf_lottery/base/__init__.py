@@ -8,5 +8,6 @@ What stands here, and after a colon the names that other rooms take from it:
     guard       what keeps a folder of results sound: one process at a time, nothing damaged trusted
     quiet       what libraries print, kept off the screen: silenced, native_stderr_off
     registry    functions under names, the same for criteria, models and the rest: Registry, import_plugin
+    table       a table on a terminal, in Markdown and in HTML: Table, in_text
     container   named arrays and a header in one file that is safe to open, under tickets and checkpoints: digest
 """

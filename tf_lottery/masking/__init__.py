@@ -7,6 +7,7 @@ What stands here, and after a colon the names that other rooms take from it:
     roles         which kernels are a model's outputs, asked by tracing it: Roles
     matrices      which axes of a kernel are its inputs and its outputs: axes, not_served
     patterns      whether zeros lie where hardware can use them: check
+    summary       the kernels of a model one by one, with their patterns, and why one stays dense: kernels_of, table_of
     calls         how Keras calls a model, and when it has its weights: called
     scope         a scope in which some variables have other values
     masked        what all wrappers share, and the raw kernels in order: Masked, settle, settle_all, unwrapped

@@ -8,7 +8,7 @@ What stands here, and after a colon the names that other rooms take from it:
     weights    figures of weights: initial against final, and the initial weights that survive
     census     what the masks of a run are like, counted for the figures
     style      how figures look, and what one is
-    table      the table, in Markdown and in HTML
+    table      the table: tickets by level, or learned masks
     page       the page that holds them all
 
 TensorFlow is loaded only to draw recipes.

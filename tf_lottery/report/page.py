@@ -11,8 +11,8 @@ from pathlib import Path
 from string import Template
 
 from tf_lottery.base.files import whole_file
+from tf_lottery.base.table import Table
 from tf_lottery.report.style import LeftOut, Picture
-from tf_lottery.report.table import Table
 from tf_lottery.runs.results import Run
 
 

@@ -1,34 +1,12 @@
-"""The table of a report, in Markdown and in HTML."""
+"""The table of a report: tickets by level, or learned masks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
 
+from tf_lottery.base.table import Table
 from tf_lottery.report.style import Series
 from tf_lottery.runs.outcome import Statistic
-
-
-@dataclass(frozen=True)
-class Table:
-    """Headings and rows of text; the first column is words, the others are numbers."""
-
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str
-
-    def markdown(self) -> str:
-        lines = [self.headings, ["---", *["--:"] * (len(self.headings) - 1)], *self.rows]
-        return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines) + "\n"
-
-    def html(self) -> str:
-        def row(cells: Sequence[str], tag: str) -> str:
-            first, *others = (escape(cell) for cell in cells)
-            return f"<tr><th>{first}</th>{''.join(f'<{tag}>{cell}</{tag}>' for cell in others)}</tr>"
-
-        body = "\n".join(row(cells, "td") for cells in self.rows)
-        return f"<table><thead>{row(self.headings, 'th')}</thead>\n<tbody>{body}</tbody></table>"
 
 
 def ticket_table(series: Series) -> Table:
