@@ -4,9 +4,9 @@ Cost is counted in trainings, the steps spent to have a ticket over the steps of
 
     python benchmarks/cost.py                         # all of it, about three hours on two cores; goes on where it was stopped
     python benchmarks/cost.py --problem=mnist1d       # one problem
-    python benchmarks/cost.py --page                  # only the table and the figure
 
-Several may run side by side, on other problems or `--replicates`. Writes docs/results/cost/{PROBLEM}.csv, table.md, cost.png.
+Several may run side by side, on other problems or `--replicates`. Writes docs/results/cost/{PROBLEM}.csv; `cost_page.py` makes tables
+and a figure of them.
 """
 
 from __future__ import annotations
@@ -207,10 +207,9 @@ def main() -> None:
     parser.add_argument("--problem", action="append", choices=PROBLEMS)
     parser.add_argument("--replicates", type=lambda text: [int(part) for part in text.split(",")])
     parser.add_argument("--roads", type=lambda text: text.split(","), default=list(ROADS))
-    parser.add_argument("--page", action="store_true", help="write the table and the figure only")
     given = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
-    for name in [] if given.page else given.problem or PROBLEMS:
+    for name in given.problem or PROBLEMS:
         measure(name, given.replicates or range(PROBLEMS[name].replicates), given.roads)
 
 

@@ -1,0 +1,130 @@
+"""The tables and the figure of docs/cost.md, from what `cost.py` measured.
+
+    python benchmarks/cost_page.py        # writes docs/results/cost/cost.png and the measured part of docs/cost.md
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+import cost
+import matplotlib.pyplot as plt
+from matplotlib.lines import Line2D
+
+from tf_lottery.base.files import whole_file
+from tf_lottery.report import style
+
+PAGE = Path(__file__).parents[1] / "docs" / "cost.md"
+BEGIN, END = "<!-- written by benchmarks/cost_page.py -->\n", "<!-- end -->"
+TITLES = {
+    "lenet_mnist": "LeNet-300-100 on MNIST, 12,000 steps a training",
+    "mlp_mnist1d": "Residual MLP on MNIST-1D, 1,500 steps a training",
+    "conv_mnist": "A small convolutional network on MNIST, 4,000 steps a training",
+}
+FAMILIES = {  # label in the figure -> roads, cheapest first
+    "few short levels": ["budget_1.5", "budget_2", "budget_2.5", "budget_3", "budget_5"],
+    "full search": ["full"],
+    "gradual, rewound": ["gradual_in_quarter", "gradual", "gradual_in_all"],
+    "gradual, the sparse network itself": ["gradual_in_quarter: itself", "gradual: itself", "gradual_in_all: itself"],
+    "one shot": ["one_shot"],
+}
+
+Cells = dict[tuple[str, float], list[dict[str, str]]]  # (road, density asked for) -> a row for each replicate
+
+
+def cells_of(problem: str) -> Cells:
+    cells: Cells = defaultdict(list)
+    for row in cost.rows(cost.RESULTS / f"{problem}.csv"):
+        cells[row["road"], float(row["asked"])].append(row)
+    return cells
+
+
+def accuracies(rows: list[dict[str, str]]) -> list[float]:
+    return [100 * float(row["early_stop_test_accuracy"]) for row in rows]
+
+
+def label_of(road: str) -> str:
+    name, _, control = road.partition(": ")
+    if name == "dense":
+        return "the dense network"
+    if control == "itself":
+        return f"{cost.ROADS[name].label}, the sparse network itself"
+    return f"{cost.ROADS[name].label}: {control}" if control else cost.ROADS[name].label
+
+
+def table(problem: str) -> list[str]:
+    """Mean, range and early stop for each road and density, with what it cost."""
+    cells, densities = cells_of(problem), list(cost.PROBLEMS[problem].levels)
+    dense = cells["dense", 1.0]
+    lines = ["| road | " + " | ".join(f"trainings | {100 * density:.3g} %" for density in densities) + " |"]
+    lines.append("|---|" + "--:|--:|" * len(densities))
+    for road in dict.fromkeys(road for road, _ in cells if road != "dense"):
+        parts = []
+        for density in densities:
+            rows = cells.get((road, density), [])
+            parts += [f"{float(rows[0]['trainings']):.3g}", told(rows)] if rows else ["", ""]
+        lines.append(f"| {label_of(road)} | " + " | ".join(parts) + " |")
+    count = max(len(rows) for rows in cells.values())
+    caption = f"Test accuracy in percent at early stop and, after @, its step: means of {count} replicates (smallest to largest). "
+    caption += f"The dense network, one training: {told(dense)}."
+    return [f"### {TITLES[problem]}", "", caption, "", *lines, ""]
+
+
+def told(rows: list[dict[str, str]]) -> str:
+    found = accuracies(rows)
+    step = round(statistics.mean(float(row["early_stop_step"]) for row in rows))
+    return f"{statistics.mean(found):.2f} ({min(found):.2f}-{max(found):.2f}) @{step:,}"
+
+
+def figure(problems: list[str]) -> None:
+    """Accuracy against trainings, a colour for each density, the dense network as a band."""
+    with plt.rc_context(style.STYLE):
+        drawing, panels = plt.subplots(len(problems), 1, figsize=(6.4, 3.6 * len(problems)), squeeze=False)
+        for axes, problem in zip(panels[:, 0], problems):
+            draw(axes, problem)
+        looks = [Line2D([], [], color="0.3", **look_of(i), label=name) for i, name in enumerate(FAMILIES)]
+        style.legend_above(drawing, handles=looks, columns=2)
+        style.save(drawing, cost.RESULTS / "cost.png")
+
+
+def draw(axes, problem: str) -> None:
+    cells = cells_of(problem)
+    dense = accuracies(cells["dense", 1.0])
+    axes.axhspan(min(dense), max(dense), color="0.85", zorder=0)
+    axes.annotate("dense", (1, statistics.mean(dense)), xycoords=("axes fraction", "data"), ha="right", va="center")
+    for colour, density in zip(style.COLOURS, cost.PROBLEMS[problem].levels):
+        points = {
+            family: [(float(rows[0]["trainings"]), statistics.mean(accuracies(rows))) for rows in found]
+            for family, roads in FAMILIES.items()
+            if (found := [cells[road, density] for road in roads if (road, density) in cells])
+        }
+        if {"few short levels", "full search"} <= set(points):  # the end of the same curve: more levels, longer ones
+            points["few short levels"] = points["few short levels"] + points["full search"]
+        for i, family in enumerate(FAMILIES):
+            if family in points:
+                axes.plot(*zip(*points[family]), color=colour, **look_of(i))
+        axes.plot([], [], color=colour, linewidth=4, label=f"{100 * density:.3g} % of the weights")
+    axes.set_xscale("log")
+    axes.set_xticks([0.25, 0.5, 1, 1.5, 2, 3, 5, 8, 16], ["0.25", "0.5", "1", "1.5", "2", "3", "5", "8", "16"])
+    axes.minorticks_off()
+    axes.set(xlabel="trainings", ylabel="test accuracy at early stop (%)", title=TITLES[problem])
+    axes.legend(loc="lower right")
+
+
+def look_of(i: int) -> dict:
+    return {"marker": style.MARKERS[i], "linestyle": ["-", "", "--", ":", ""][i], "markersize": 5}
+
+
+def main() -> None:
+    problems = [name for name in TITLES if ("dense", 1.0) in cells_of(name)]
+    figure(problems)
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    written = "\n".join(line for problem in problems for line in table(problem))
+    with whole_file(PAGE) as unfinished:
+        Path(unfinished).write_text(before + BEGIN + "\n" + written + END + rest.partition(END)[2])
+
+
+if __name__ == "__main__":
+    main()
