@@ -19,7 +19,8 @@ FLOORS = [
     {"masking"},
     {"tickets", "training", "problems"},
     {"search", "export"},
-    {"compaction", "runs"},
+    {"compaction", "checks"},
+    {"runs"},
     {"report"},
     {"claims"},
     {"bin"},
@@ -34,6 +35,7 @@ KNOWS_ONLY = {
     "search": {"base", "rules", "masking", "tickets", "training"},
     "export": {"base", "masking", "tickets", "training"},
     "compaction": {"base", "masking", "export"},
+    "checks": {"base", "rules", "masking", "tickets", "training", "search"},
 }
 WITHOUT_TENSORFLOW = [  # rooms or files
     "base",
@@ -45,6 +47,7 @@ WITHOUT_TENSORFLOW = [  # rooms or files
     "problems.models",
     "problems.contracts",
     "search.rounds",
+    "checks.line",
     "runs.settings",
     "runs.results",
     "runs.tables",

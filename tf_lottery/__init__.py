@@ -52,6 +52,7 @@ _HOMES = {
     "wrap": "masking.wrapping",
 }
 _MODULES = {
+    "analysis": "checks.analysis",
     "callbacks": "search.callbacks",
     "contracts": "problems.contracts",
     "criteria": "rules.criteria",

@@ -10,7 +10,8 @@ What stands here, and after a colon the names that other rooms take from it:
     summary       the kernels of a model one by one, with their patterns, and why one stays dense: kernels_of, table_of
     calls         how Keras calls a model, and when it has its weights: called
     scope         a scope in which some variables have other values
-    masked        what all wrappers share, and the raw kernels in order: Masked, settle, settle_all, unwrapped
+    masked        what all wrappers share, and the raw kernels in order: Masked, masked_parts, settle, settle_all,
+                  unwrapped
     own_step      models that bring their own step, and their optimizers: own_step
     layers        the wrappers: MaskedLayer, MaskedModel
     wrapping      put on and taken off, in one call: wrap, strip, gradient_masks

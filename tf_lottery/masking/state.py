@@ -104,9 +104,17 @@ def get_values(model) -> Arrays:
 def set_state(masked: MaskedModel | MaskedLayer, masks: Arrays, values: Mapping[str, np.ndarray]) -> None:
     """Sets masks and variables together: what a pruned position of a kernel holds is what it is frozen at.
 
+    Compiled optimizers start anew.
+
     Raises:
       LotteryError: If pruned weights are to hold something and the model was not wrapped with `held=True`.
     """
+    assign(masked, masks, values)
+    reset_optimizer(masked)
+
+
+def assign(masked: MaskedModel | MaskedLayer, masks: Arrays, values: Mapping[str, np.ndarray]) -> None:
+    """`set_state` that leaves optimizers alone."""
     check_masks_are_set(masked)
     for path, mask in masks.items():
         if not masked._holds and np.any(values[path][mask == 0]):
@@ -121,7 +129,6 @@ def set_state(masked: MaskedModel | MaskedLayer, masks: Arrays, values: Mapping[
     for path, variable in named_variables(masked).items():
         if path in values:  # a ticket of a tf_keras model knows no random states
             variable.assign(values[path])
-    reset_optimizer(masked)
 
 
 def check_masks_are_set(part: Masked) -> None:

@@ -7,7 +7,7 @@ What stands here, and after a colon the names that other rooms take from it:
     ranking     how scores become masks: exact counts, scopes, equal scores at random
     densities   how a density of the whole network is shared out over its kernels
     masks       what masks hold and have in common, and all of the two above: Arrays, Axes, CHANNEL_SCOPES,
-                check_scope, overlap
+                Overlap, check_scope, overlap
     patterns    masks in whole channels, whole blocks, or m of every n: Axes, pool
 
 No TensorFlow: models are one floor up, in `masking`.

@@ -99,6 +99,11 @@ class Overlap(NamedTuple):
         union = self.one + self.other - self.both
         return self.both / union if union else 1.0
 
+    @property
+    def jaccard_by_chance(self) -> float:
+        """`jaccard` where both keep what they keep `by_chance`."""
+        return (chance := self.by_chance) / (self.one + self.other - chance) if self.one + self.other else 1.0
+
 
 def overlap(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> dict[str, Overlap]:
     """Compares masks kernel by kernel, under the paths of `one`: matched by path, or if these differ in order.

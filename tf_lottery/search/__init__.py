@@ -2,11 +2,11 @@
 
 What stands here, and after a colon the names that other rooms take from it:
 
-    find       `find_ticket`, a search by any road, and a level trained again
+    find       `find_ticket`, a search by any road, and a level trained again: retrain_ticket
     iterative  the road of the papers: each level is pruned from the one before, rewound and trained
     one_shot   the dense network is pruned at once
     gradual    the network is pruned bit by bit within one training, and rewound then
-    lottery    what the roads share, one training of a level and what it costs: Train
+    lottery    what the roads share, one training of a level and what it costs: Train, train_level
     plan       how long a search is, from a density, levels or a budget
     rates      how much a level prunes to come to a density
     rounds     what one round does between two trainings: whom it prunes, what the next level starts from

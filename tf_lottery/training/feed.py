@@ -30,17 +30,20 @@ class Feed:
         self._resident = replicas.copies(self.train) if self._fits(self.train) else None
         self.evaluated = {name: self._parts(pair) for name, pair in sets.items() if name != "train"}
 
-    def stretches(self, ends: Sequence[int], longest: int, start: int = 0) -> Iterator[tuple]:
+    def stretches(self, ends: Sequence[int], longest: int, start: int = 0, seed: int | None = None) -> Iterator[tuple]:
         """(x, y, rows, count): in step i of a stretch the batch is `x[rows[i]], y[rows[i]]`; only `count` rows are used.
 
         Args:
           ends: The steps that stretches end at, in order, the last step last.
           longest: No stretch has more steps.
           start: The steps that are done already: one of the ends, or where a stretch ended in between.
+          seed: Decides the order of the examples, if not that of the `Trainer`.
         """
-        batch = self.order.batch_size
+        order, batch = self.order, self.order.batch_size
+        if seed is not None and seed != order.seed:
+            order = BatchOrder(order.examples, batch, seed)
         if self._resident:
-            for rows in self._rows(ends, longest, start):
+            for rows in self._rows(order, ends, longest, start):
                 padded = np.zeros((longest, batch), np.int32)
                 padded[: len(rows)] = rows
                 yield *self._resident, tf.constant(padded), tf.constant(len(rows))
@@ -51,7 +54,7 @@ class Feed:
         own_rows = tf.reshape(tf.range(longest * batch), (longest, batch))
 
         def gather():
-            for rows in self._rows(ends, longest, start):
+            for rows in self._rows(order, ends, longest, start):
                 flat = np.zeros(longest * batch, np.int64)
                 flat[: rows.size] = rows.ravel()
                 yield x[flat], y[flat], np.int32(len(rows))
@@ -61,12 +64,13 @@ class Feed:
         for x_part, y_part, count in feed.prefetch(1):
             yield x_part, y_part, own_rows, count
 
-    def _rows(self, ends: Sequence[int], longest: int, step: int) -> Iterator[np.ndarray]:
+    @staticmethod
+    def _rows(order: BatchOrder, ends: Sequence[int], longest: int, step: int) -> Iterator[np.ndarray]:
         """The examples of each step, (steps of a stretch, batch_size), cut where a stretch ends."""
         for end in ends:
             while step < end:
                 stop = min(end, step + longest)
-                yield self.order.rows(step, stop)
+                yield order.rows(step, stop)
                 step = stop
 
     def _fits(self, pair: Examples) -> bool:

@@ -33,11 +33,10 @@ class Loop:
         loss,
         metric,
         augment,
-        seed: int,
         jit_compile: bool | str,
         replicas: Replicas,
     ):
-        self.model, self.loss, self.augment, self.seed, self.replicas = model, loss, augment, seed, replicas
+        self.model, self.loss, self.augment, self.replicas = model, loss, augment, replicas
         self.plain, self.masks, self.held = gradient_masks(model)
         self.trained = list(self.plain.trainable_variables)
         with replicas.scope():
@@ -80,20 +79,20 @@ class Loop:
         for variable, value in zip(self.plain.variables, values):
             variable.assign(value)
 
-    def _run(self, x, y, rows, count, first):
-        """`count` training steps; returns their mean loss and the first step whose loss was not finite, or -1."""
+    def _run(self, x, y, rows, count, first, seed):
+        """`count` training steps, augmented by `seed`; returns their mean loss and the first step whose loss was not finite, or -1."""
         total, bad = tf.constant(0.0), tf.constant(-1)
         statistics = self.replicas.run(self._statistics) if self.replicas.count > 1 else ()
         for i in tf.range(count):
-            loss = self.replicas.run(self._step, x, y, rows[i], first + i)
+            loss = self.replicas.run(self._step, x, y, rows[i], first + i, seed)
             total += loss
             bad = tf.where((bad < 0) & ~tf.math.is_finite(loss), i, bad)
         if self.replicas.count > 1:
             self.replicas.run(self._average, statistics)
         return total / tf.cast(count, tf.float32), bad
 
-    def _step(self, x, y, rows, step):
-        x, y, share = self._batch(x, y, rows, step)
+    def _step(self, x, y, rows, step, seed):
+        x, y, share = self._batch(x, y, rows, step, seed)
         weight = 1.0 if getattr(self.loss, "reduction", None) == "sum" else share
         with tf.GradientTape() as tape:
             loss = mean_loss(self.loss, y, called(self.plain, x, training=True))
@@ -118,7 +117,7 @@ class Loop:
                 v.assign(kept + self.held[id(v)].value if id(v) in self.held else kept)
         return total
 
-    def _batch(self, x, y, rows, step):
+    def _batch(self, x, y, rows, step, seed):
         """This replica's part of a batch, and its share of the examples. All replicas augment the whole batch alike."""
         size = rows.shape[0]
         first, count = self.replicas.share(size)
@@ -129,7 +128,7 @@ class Loop:
         if self.augment is None:
             x = tf.gather(x, part(rows))
         else:
-            x = part(self.augment(tf.gather(x, rows), tf.stack([self.seed, step])))
+            x = part(self.augment(tf.gather(x, rows), tf.stack([seed, step])))
         return x, tf.gather(y, part(rows)), tf.cast(count, tf.float32) / size
 
     def _statistics(self):

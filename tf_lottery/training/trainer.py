@@ -138,7 +138,12 @@ class Trainer:
         self._feed = Feed(self.sets, batch_size, seed, device_bytes, self.replicas)
 
     def __call__(
-        self, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback] = (), *, steps: int | None = None
+        self,
+        model: keras.Model,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        *,
+        steps: int | None = None,
+        seed: int | None = None,
     ) -> dict[str, float]:
         """Trains `model` and returns its metrics.
 
@@ -152,6 +157,7 @@ class Trainer:
             `early_stop_from` it names the first step that may be the early stop. `params["optimizer"]` is the optimizer
             that trains the model.
           steps: Another number of steps than the Trainer's, for this training alone.
+          seed: Another data order and augmentation than the Trainer's, for this training alone.
 
         Returns:
           early_stop_step, early_stop_validation_loss, early_stop_validation_accuracy, early_stop_test_accuracy,
@@ -165,11 +171,13 @@ class Trainer:
         steps = self.steps if steps is None else steps
         if not isinstance(steps, int | np.integer) or steps < 1:
             raise LotteryError(f"Expected steps of at least 1, a whole number, but received {steps!r}.")
+        if seed is not None and (not isinstance(seed, int | np.integer) or seed < 0):
+            raise LotteryError(f"Expected seed of 0 or more, a whole number, but received {seed!r}.")
         with self.replicas.together():
-            return self._trained(model, callbacks, int(steps))
+            return self._trained(model, callbacks, int(steps), self.seed if seed is None else int(seed))
 
     def _trained(
-        self, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback], steps: int
+        self, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback], steps: int, seed: int
     ) -> dict[str, float]:
         loop = self._loop_for(model)
         for callback in callbacks:
@@ -177,14 +185,14 @@ class Trainer:
             callback.set_model(model)
             callback.on_train_begin()
         early_stop_from = max((getattr(callback, "early_stop_from", 0) for callback in callbacks), default=0)
-        progress, checkpoint = Progress(), self._checkpoint_of(model, loop, callbacks, steps)
+        progress, checkpoint = Progress(), self._checkpoint_of(model, loop, callbacks, steps, seed)
         if checkpoint:
             if (found := checkpoint.load(callbacks)) is not None:
                 progress, state = found
                 loop.set_state(state)
             self.replicas.check_same(progress.step, f"checkpoint in {checkpoint.path}")
         began, self.curve = time.perf_counter() - progress.seconds, progress.curve
-        for step, count, loss in self._train(loop, callbacks, progress.step, steps):
+        for step, count, loss in self._train(loop, callbacks, progress.step, steps, seed):
             progress.step = step
             progress.losses.append((count, loss))
             for callback in callbacks:
@@ -229,12 +237,12 @@ class Trainer:
             loop.assign(final)
         return {f"early_stop_{key}": value for key, value in row.items() if key != "train_loss"}
 
-    def _checkpoint_of(self, model: keras.Model, loop: Loop, callbacks, steps: int) -> Checkpoint | None:
+    def _checkpoint_of(self, model: keras.Model, loop: Loop, callbacks, steps: int, seed: int) -> Checkpoint | None:
         """The file of this training: its settings, its data, and the model it begins with tell it from others."""
         if self.checkpoint is None:
             return None
         settings = {
-            "numbers": [steps, self.batch_size, self.seed, self.eval_every, self.test_every, self.replicas.count],
+            "numbers": [steps, self.batch_size, seed, self.eval_every, self.test_every, self.replicas.count],
             "at_steps": _at_steps(callbacks),
             "parts": [described(part) for part in (loop.optimizer, self.loss, self.metric, self.augment)],
             "policies": [layer.dtype_policy.name for layer in sublayers(model)],
@@ -254,10 +262,14 @@ class Trainer:
 
         What criteria that need a gradient take it on; decided by `seed`, and the same each time.
         """
+        return *self.sample(PROBE), self.loss
+
+    def sample(self, count: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """So many examples of the training set at random, `(x, y)`, or all of a smaller one, augmented if training is."""
         x, y = self.sets["train"]
         rng = np.random.default_rng([self.seed, 0, 4])  # epoch e is shuffled by [seed, e]
-        rows = np.sort(rng.permutation(len(y))[:PROBE])
-        return self._augmented(tf.constant(x[rows])), tf.constant(y[rows]), self.loss
+        rows = np.sort(rng.permutation(len(y))[:count])
+        return self._augmented(tf.constant(x[rows])), tf.constant(y[rows])
 
     def _augmented(self, x):
         return x if self.augment is None else self.augment(x, tf.constant([self.seed, 0]))
@@ -276,12 +288,12 @@ class Trainer:
         with self.replicas.together():
             return self._evaluate(self._evaluation, "test")[1]
 
-    def _train(self, loop: Loop, callbacks, step: int, last: int) -> Iterator[tuple[int, int, float]]:
+    def _train(self, loop: Loop, callbacks, step: int, last: int, seed: int) -> Iterator[tuple[int, int, float]]:
         """Runs stretch after stretch; yields the step reached, the steps since the last one, and their mean loss."""
         steps = {*range(self.eval_every, last, self.eval_every), *_at_steps(callbacks), last}
         ends = sorted(end for end in steps if 0 < end <= last)
-        for x, y, rows, count in self._feed.stretches(ends, min(self.eval_every, self.steps), step):
-            loss, bad = loop.run(x, y, rows, count, tf.constant(step))
+        for x, y, rows, count in self._feed.stretches(ends, min(self.eval_every, self.steps), step, seed):
+            loss, bad = loop.run(x, y, rows, count, tf.constant(step), tf.constant(seed))
             if bad >= 0:
                 raise NonFiniteLossError(step + int(bad) + 1)
             step += int(count)
@@ -316,7 +328,6 @@ class Trainer:
                 loss=self.loss,
                 metric=self.metric,
                 augment=self.augment,
-                seed=self.seed,
                 jit_compile=self.jit_compile,
                 replicas=self.replicas,
             )

@@ -1,0 +1,8 @@
+"""Is it a ticket: what networks have in common, the controls that a ticket has to beat, and what they say.
+
+What stands here, and after a colon the names that other rooms take from it:
+
+    analysis   the analyses, for any model and any tickets
+    walk       the networks on a straight line between two, measured
+    line       what was measured on such a line
+"""
