@@ -1,6 +1,6 @@
 """The tables and the figure of docs/cost.md, from what `cost.py` measured.
 
-    python benchmarks/cost_page.py        # writes docs/results/cost/cost.png and the measured part of docs/cost.md
+python benchmarks/cost_page.py        # writes docs/results/cost/cost.png and the measured part of docs/cost.md
 """
 
 from __future__ import annotations
