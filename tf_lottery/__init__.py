@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tf_lottery.base.errors import DataError, ExportError, LotteryError, NonFiniteLossError, TicketError
     from tf_lottery.compaction import compact
+    from tf_lottery.export.before_after import compare
     from tf_lottery.masking.layers import MaskedLayer, MaskedModel
     from tf_lottery.masking.state import get_masks, set_masks
     from tf_lottery.masking.summary import summary
@@ -42,6 +43,7 @@ _HOMES = {
     "Trainer": "training.trainer",
     "WarmUpThenDrop": "training.learning_rates",
     "compact": "compaction",
+    "compare": "export.before_after",
     "find_ticket": "search.find",
     "get_masks": "masking.state",
     "prune": "search.pruning",

@@ -224,16 +224,9 @@ def is_keras_file(model: str | None) -> bool:
 
 
 def load_keras(path: str) -> keras.Model:
-    import keras
+    from tf_lottery.export.formats import load_keras
 
-    if not Path(path).is_file():
-        raise LotteryError(f"Expected a .keras file, but there is none at {path!r}.")
-    try:
-        with silenced():
-            return keras.models.load_model(path, compile=False)
-    except Exception as error:  # whatever reading it or building its layers raises
-        reason = str(error).strip().partition("\n")[0][:200]
-        raise LotteryError(f"Expected a model that Keras loads, but {path!r} is not one ({reason}).") from None
+    return load_keras(path, compiled=False)
 
 
 def _apply(ticket: Ticket, origin: dict[str, Any], source: Source) -> keras.Model:

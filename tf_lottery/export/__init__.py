@@ -3,7 +3,9 @@
 What stands here, and after a colon the names that other rooms take from it:
 
     formats     `.keras` files and SavedModels, and the plain model that goes into them: check_model, first_line,
-                functions_by_name, plain, uncompiled_copy
+                functions_by_name, load_keras, plain, uncompiled_copy
+    before_after  a model before and after pruning, as one table
+    evaluation  what `evaluate` says of several models by one loss
     variants    the variants of TFLite: how each is converted, and how far it may differ: Converter
     conversion  one conversion to TFLite, here or in a process of its own
     comparison  files that are loaded, run and compared before they count
@@ -14,6 +16,7 @@ What stands here, and after a colon the names that other rooms take from it:
 
 - `keras_file`, `saved_model`: for servers and for those who train on; they need no tf_lottery to load.
 - `tflite`: for phones, in the `VARIANTS`. A file counts only once LiteRT ran it and it agreed with the Keras model.
+- `tfl.compare`: the model before and after, as one table: metrics, weights that are not zero, files.
 - `side_by_side`: all of them in one folder, with a `Report`: sizes, zeros, latency, accuracy, and for each layer whether
   XNNPACK has a sparse kernel for it.
 

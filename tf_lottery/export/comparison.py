@@ -6,7 +6,7 @@ import dataclasses
 import gzip
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class Exported:
       accuracy: The mean of the metric on the labels, or None without labels.
       latency_us: The median time of one inference (with one thread: of processor time), or None where it was not measured.
       keras_accuracy: The same of the Keras model, on the same inputs.
+      agreement: The share of inputs with labels to which it gives the same answer as the Keras model, or None without labels.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Exported:
     accuracy: float | None = None
     latency_us: float | None = None
     keras_accuracy: float | None = None
+    agreement: float | None = None
 
 
 def tflite(
@@ -123,7 +125,7 @@ def tflite(
 class Comparison:
     """One plain model with the inputs it is compared on: converts, runs and measures; `remarks` gathers what nobody should miss."""
 
-    def __init__(self, model, x, y, metric, representative, tolerance, threads: int = 1):
+    def __init__(self, model, x, y, metric, representative, tolerance, threads: int = 1, loss=None):
         types = {layer.compute_dtype for layer in [model, *weights.sublayers(model)]}
         others = [name for name in types if name and "float" in name and name != "float32"]
         self.model = uncompiled_copy(model, float32=True) if others else model
@@ -138,7 +140,7 @@ class Comparison:
             raise ExportError(
                 f"Expected finite outputs of {model.name!r} to compare with, but it gives NaN or infinity."
             )
-        self.metric = metric or accuracy_for(None)
+        self.metric = metric or accuracy_for(loss)
         self._own_metric = metric is not None  # nobody knows which of its values are good
         if y is not None:
             self.y = np.asarray(y)
@@ -254,7 +256,27 @@ class Comparison:
             difference=max(map(_difference, outputs, self.expected)),
             accuracy=None if values is None else float(values.mean()),
             keras_accuracy=self.accuracy,
+            agreement=self._agreement(outputs[0]),
         )
+
+    def _agreement(self, output: np.ndarray) -> float | None:
+        if self.y is None or self._own_metric:
+            return None
+        if output.shape[-1] > 1:
+            return float(np.mean(output.argmax(-1) == self.expected[0].argmax(-1)))
+        answers = [self.metric(np.ones_like(each), tf.constant(each)) for each in (output, self.expected[0])]
+        return float(np.mean(np.asarray(answers[0]) == np.asarray(answers[1])))
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What the file's `input_0`, `output_0`, ... are called in the model, where there are several of a kind."""
+        given = [".".join(map(str, path)) for path, _ in keras.tree.flatten_with_path(self.structure)]
+        if not isinstance(self.structure, Mapping):
+            given = [tensor.name for tensor in getattr(self.model, "inputs", None) or ()]
+        outputs = list(getattr(self.model, "output_names", None) or ())
+        found = {"input": given if len(given) == len(self.inputs) else []}
+        found["output"] = outputs if len(outputs) == len(self.expected) else []
+        return {f"{kind}_{i}": name for kind, names in found.items() if len(names) > 1 for i, name in enumerate(names)}
 
 
 def _as_inputs(model: keras.Model, x):

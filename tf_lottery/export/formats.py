@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tf_lottery.base.errors import ExportError
+from tf_lottery.base.errors import ExportError, LotteryError
 from tf_lottery.base.files import free, whole_file, whole_folder
 from tf_lottery.base.quiet import silenced
 from tf_lottery.masking import weights, wrapping
@@ -101,6 +101,27 @@ def saved_model(model: keras.Model, path: str | os.PathLike, *, overwrite: bool 
                 f"Expected a model that Keras can export, but {model.name!r} is not one ({first_line(error)})."
             ) from error
     return path
+
+
+def load_keras(path: str | os.PathLike, *, compiled: bool = True) -> keras.Model:
+    """A model from a `.keras` file; code that the file may hold is not run.
+
+    Args:
+      path: The file.
+      compiled: Whether the loss, metrics and optimizer that are in it come with it.
+
+    Raises:
+      LotteryError: If there is no such file, or Keras does not load it.
+    """
+    if not Path(path).is_file():
+        raise LotteryError(f"Expected a .keras file, but there is none at {os.fspath(path)!r}.")
+    try:
+        with silenced():
+            return keras.models.load_model(path, compile=compiled)
+    except Exception as error:  # whatever reading it or building its layers raises
+        raise LotteryError(
+            f"Expected a model that Keras loads, but {os.fspath(path)!r} is not one ({first_line(error)})."
+        ) from None
 
 
 @contextlib.contextmanager

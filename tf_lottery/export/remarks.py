@@ -1,9 +1,14 @@
-"""What nobody should miss in the accuracies that were measured: a model that guesses, and a file that lost more than chance."""
+"""What nobody should miss in what was measured: a model that guesses, a file that lost more than chance, one that is no faster."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import numpy as np
 
+NOISE = 0.05  # of a latency: what two measurements of one file differ by
+DOT_PRODUCTS = ("vnni", "amx_int8", "asimddp", "i8mm")  # what Linux calls the instructions that multiply and add bytes
 MARGIN = 0.01  # of all inputs: what a file may lose against Keras without a remark
 
 
@@ -48,3 +53,41 @@ def lost(name: str, right: np.ndarray, in_keras: np.ndarray) -> str | None:
         f"{100 * in_keras.mean():.2f} % of {len(less):,} inputs."
         + (" Are the representative inputs like those that it will get?" if name == "int8" else "")
     )
+
+
+def no_faster(times: Mapping[str, float]) -> list[str]:
+    """A sentence for each file that was made to be faster and is not: int8 against float32, sparse against dense.
+
+    Args:
+      times: Microseconds of an inference, by the name of the variant.
+
+    >>> no_faster({"float32": 50.0, "float16": 80.0, "int8": 20.0})
+    []
+    >>> no_faster({"float32": 50.0, "sparse_float32": 50.0})[0].partition(":")[0]
+    'sparse_float32 is no faster than float32 on this machine (50 against 50 us)'
+    """
+    found = []
+    for name, time in times.items():
+        than = "float32" if "int8" in name else name.removeprefix("sparse_")
+        if name == than or than not in times or (name, than) == ("float16", "float32"):
+            continue
+        if time > times[than] * (1 + NOISE if "int8" in name else 1 - NOISE):
+            word = "slower than" if time > times[than] * (1 + NOISE) else "no faster than"
+            found.append(
+                f"{name} is {word} {than} on this machine ({time:.3g} against {times[than]:.3g} us): {_why_no_faster(name)}."
+            )
+    return found
+
+
+def _why_no_faster(name: str) -> str:
+    if name.startswith("sparse_"):
+        return "XNNPACK has no sparse kernels for this network or this processor, and unpacks the zeros first"
+    if name == "dynamic_int8":
+        return "it rounds the values between layers anew in each run, and only then computes in 8 bits"
+    try:
+        known = any(word in Path("/proc/cpuinfo").read_text() for word in DOT_PRODUCTS)
+    except OSError:
+        known = True
+    if not known:
+        return "this processor has no instructions for products of 8 bits"
+    return "the layers are too small, or of a kind without a kernel for 8 bits, for its rounding to pay"

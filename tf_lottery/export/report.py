@@ -22,6 +22,7 @@ from tf_lottery.base.files import free, whole_folder
 from tf_lottery.export.comparison import Comparison, Exported, Metric, zeros_of
 from tf_lottery.export.formats import keras_file, plain, saved_model
 from tf_lottery.export.kernels import LayerKernels, processor_note, sparse_kernels
+from tf_lottery.export.remarks import no_faster
 from tf_lottery.export.variants import KNOWN_BAD, VARIANTS, check_variant
 
 FORMATS = ("keras", "saved_model", "tflite")
@@ -44,6 +45,8 @@ class Report:
       measured_on: The machine, the version of LiteRT and its threads.
       metric: The name of the metric that was given, or None for accuracy.
       remarks: What nobody should miss: a model that only guesses, a file that is right less often than the Keras model.
+      slow: Files that were made to be faster and are not on this machine, and why.
+      names: What the inputs and outputs of the TFLite files, `input_0` and so on, are called in the model, where it has several.
     """
 
     model: str
@@ -58,6 +61,8 @@ class Report:
     measured_on: Mapping[str, Any]
     metric: str | None = None
     remarks: tuple[str, ...] = ()
+    slow: tuple[str, ...] = ()
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The report as numbers and text; paths are names in the folder."""
@@ -100,6 +105,9 @@ class Report:
             f"Latency: median{'' if where['threads'] > 1 else ' of processor time'}, one example at a time, LiteRT {where['litert']} with "
             f"XNNPACK, {where['threads']} thread{'s' if where['threads'] > 1 else ''}, {where['machine']}."
         )
+        lines += [line for remark in self.slow for line in _wrapped(remark)]
+        if self.names:
+            lines += _wrapped("Names: " + ", ".join(f"{own} is {name}" for own, name in self.names.items()) + ".")
         if self.not_written:
             lines.append("Not written:")
             lines += [line for name, why in self.not_written.items() for line in _wrapped(f"{name}: {why}.", "  ")]
@@ -204,6 +212,8 @@ def side_by_side(
             },
             metric=None if metric is None else str(getattr(metric, "__name__", type(metric).__name__)),
             remarks=tuple(comparison.remarks),
+            slow=tuple(no_faster({f.name: f.latency_us for f in files if f.latency_us is not None})),
+            names=comparison.names,
         )
         (unfinished / "report.json").write_text(json.dumps(report.to_json(), indent=2) + "\n")
     for remark in report.remarks:
