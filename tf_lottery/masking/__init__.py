@@ -18,8 +18,9 @@ What stands here, and after a colon the names that other rooms take from it:
     learned       masks that are trained while the weights stay: Learned, wrap
     state         masks, values and the optimizer's state of a wrapped model, read and set
     gradients     what criteria that choose before training measure of a model: Probe
+    probes        examples from which the batches for gradients are drawn: Probes
     health        masks that do harm, kernels that no signal passes, dead networks, exploded losses: Connections, Watch
     policies      which layers to prune for a purpose: PruneForLatencyOnXNNPack
     precision     mixed precision, and losses scaled for float16: loss_scaling
-    distribution  one model on several devices or machines: Replicas, sums_no_gradients
+    distribution  one model on several devices or machines: Replicas, strategy_of, sums_no_gradients
 """

@@ -40,9 +40,7 @@ def set_masks(model, masks: Mapping[str, np.ndarray], *, optimizers: Sequence[ke
       LotteryError: If a path is unknown, a shape does not fit or a value is not 0 or 1; the model is unchanged then.
     """
     named = _named_masks(model)
-    for *_, part, _ in named.values():
-        check_masks_are_set(part)
-    masks = masks_lib.checked(masks, {path: tuple(mask.shape) for path, (mask, *_) in named.items()})
+    masks = _settable(named, masks)
     grown = False
     for path, value in masks.items():
         mask, held, part, index = named[path]
@@ -56,6 +54,30 @@ def set_masks(model, masks: Mapping[str, np.ndarray], *, optimizers: Sequence[ke
     else:
         by_kernel = {id(named[path][2].kernels[named[path][3]].variable): masks[path] for path in masks}
         _mask_optimizer(model, by_kernel, optimizers)
+
+
+def move_masks(
+    model, masks: Mapping[str, np.ndarray], *, optimizers: Sequence[keras.optimizers.Optimizer] = ()
+) -> None:
+    """Sets masks in the middle of a training: what stays kept, stays as it is, with its optimizer slots.
+
+    Weights that are dropped become zero, those that are brought back begin at zero, and the slots of both at their first values.
+
+    Args:
+      model, masks, optimizers: As for `set_masks`.
+
+    Raises:
+      LotteryError: As `set_masks`.
+    """
+    named, stays = _named_masks(model), {}
+    masks = _settable(named, masks)
+    for path, value in masks.items():
+        mask, _, part, index = named[path]
+        settle(part, index)  # an optimizer may have moved a pruned weight that now comes back
+        stays[id(part.kernels[index].variable)] = value * part.mask(index)
+        mask.assign(value)
+        settle(part, index)
+    _mask_optimizer(model, stays, optimizers)
 
 
 def masked_kernels(model) -> list[Kernel]:
@@ -204,6 +226,13 @@ def _slot_starts(optimizer: keras.optimizers.Optimizer) -> dict[str, float]:
         for name, slot in named.items()
         if name.startswith(prefix) and slot.shape
     }
+
+
+def _settable(named: Mapping[str, tuple], masks: Mapping[str, np.ndarray]) -> Arrays:
+    """Masks that were checked, for a model whose masks can be set."""
+    for *_, part, _ in named.values():
+        check_masks_are_set(part)
+    return masks_lib.checked(masks, {path: tuple(mask.shape) for path, (mask, *_) in named.items()})
 
 
 def put(model, masks: Arrays, values: Mapping[str, np.ndarray]) -> MaskedModel | MaskedLayer:

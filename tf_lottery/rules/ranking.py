@@ -83,7 +83,7 @@ def _drawn(size: int, count: int, seed: Seed) -> np.ndarray:
     return drawn
 
 
-def _seed_of(seed: Seed, *parts: int) -> list[int]:
+def seed_of(seed: Seed, *parts: int) -> list[int]:
     """A seed of its own for a part of what `seed` decides."""
     return [*np.atleast_1d(seed).tolist(), *parts]
 
@@ -209,7 +209,7 @@ def _keep_by_layer(masks, scores, counts, least: int, seed: Seed) -> Arrays:
     for place, (path, mask) in enumerate(masks.items()):
         _check_scores(mask, scores[path], path)
         kept = int(np.count_nonzero(mask))
-        new[path] = keep_top(scores[path], min(kept, max(counts[path], least)), mask, seed=_seed_of(seed, place))
+        new[path] = keep_top(scores[path], min(kept, max(counts[path], least)), mask, seed=seed_of(seed, place))
     return new
 
 

@@ -121,6 +121,21 @@ def prune(
     return masked
 
 
+def shared_out(distribution: Distribution, shapes: Mapping[str, Sequence[int]], density: float) -> dict[str, float]:
+    """The density of each kernel, by a distribution or its name.
+
+    Raises:
+      LotteryError: If a distribution of one's own returns something else.
+    """
+    share = distribution if callable(distribution) else DISTRIBUTIONS[distribution]
+    densities = dict(share(shapes, density))
+    if set(densities) != set(shapes) or not all(0 < value <= 1 for value in densities.values()):
+        raise LotteryError(
+            f"Expected distribution to return a density in (0, 1] for each of {', '.join(shapes)}, but received {densities!r:.200}."
+        )
+    return densities
+
+
 class Pruner:
     """Brings the masks of a wrapped model down to given densities; the arguments are those of `prune`."""
 
@@ -187,12 +202,7 @@ class Pruner:
 
     def shared_out(self, density: float) -> dict[str, float]:
         """The density of each kernel, if they are to have `density` together."""
-        densities = dict(self.distribution(self.shapes, density))
-        if set(densities) != set(self.shapes) or not all(0 < value <= 1 for value in densities.values()):
-            raise LotteryError(
-                f"Expected distribution to return a density in (0, 1] for each of {', '.join(self.shapes)}, but received {densities!r:.200}."
-            )
-        return densities
+        return shared_out(self.distribution, self.shapes, density)
 
     def __call__(self, densities: Mapping[str, float], optimizers: Sequence[keras.optimizers.Optimizer] = ()) -> None:
         """Prunes, in as many steps as the criterion wants; the masks only shrink. `optimizers` as for `set_masks`."""

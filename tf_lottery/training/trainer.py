@@ -19,6 +19,7 @@ import tensorflow as tf
 from tf_lottery.base.errors import DataError, LotteryError, NonFiniteLossError
 from tf_lottery.masking.distribution import Replicas
 from tf_lottery.masking.gradients import Probe
+from tf_lottery.masking.probes import Probes
 from tf_lottery.masking.weights import sublayers, value_of
 from tf_lottery.masking.wrapping import gradient_masks
 from tf_lottery.training.checkpoint import EVERY, Checkpoint, Progress, described, fingerprint, sample_of, stateful
@@ -155,7 +156,7 @@ class Trainer:
             of `eval_every` and at the steps that a callback lists in an attribute `at_steps`. One that changes the model
             does it in a method `on_stretch_end(step)`, which comes before the measurements; with an attribute
             `early_stop_from` it names the first step that may be the early stop. `params["optimizer"]` is the optimizer
-            that trains the model.
+            that trains the model, `params["probes"]` what probes of the training set are drawn from.
           steps: Another number of steps than the Trainer's, for this training alone.
           seed: Another data order and augmentation than the Trainer's, for this training alone.
 
@@ -180,8 +181,11 @@ class Trainer:
         self, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback], steps: int, seed: int
     ) -> dict[str, float]:
         loop = self._loop_for(model)
+        probes = Probes(*self.sets["train"], self.loss, self.augment)
         for callback in callbacks:
-            callback.set_params({"epochs": 1, "steps": steps, "verbose": 0, "optimizer": loop.optimizer})
+            callback.set_params(
+                {"epochs": 1, "steps": steps, "verbose": 0, "optimizer": loop.optimizer, "probes": probes}
+            )
             callback.set_model(model)
             callback.on_train_begin()
         early_stop_from = max((getattr(callback, "early_stop_from", 0) for callback in callbacks), default=0)

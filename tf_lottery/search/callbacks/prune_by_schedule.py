@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.masking import own_step, state, weights
-from tf_lottery.masking.masked import settle_all
+from tf_lottery.masking import state, weights
 from tf_lottery.rules import criteria
 from tf_lottery.rules import masks as masks_lib
-from tf_lottery.search.callbacks.clock import Clock, batches_per_update, due, updates
+from tf_lottery.search.callbacks.by_schedule import BySchedule
+from tf_lottery.search.callbacks.clock import due
 from tf_lottery.search.pruning import Distribution, Pruner
 from tf_lottery.search.rounds import names
 
 
-class PruneBySchedule(keras.callbacks.Callback):
+class PruneBySchedule(BySchedule):
     """Prunes a wrapped model while it trains, as a schedule says: TF-MOT's gradual magnitude pruning, for Keras 3.
 
         masked = tfl.wrap(model)
@@ -94,62 +93,51 @@ class PruneBySchedule(keras.callbacks.Callback):
         }
         self._pruner, self._options = Pruner(**options), names(**options)
 
-    def set_model(self, model):
-        weights.check_keras_3(model)
-        super().set_model(model)
-
-    def on_train_begin(self, logs=None):
+    def due(self, step: int, last: int | None) -> Iterator[tuple[int, dict]]:
         if self._pruner.model is not self.model:
             self._pruner.prepare(self.model, state.get_values(self.model))
-        trainers = self._given("optimizer")  # a Trainer's, which is not the model's
-        self._optimizers = [] if trainers is None else [trainers]
-        step = own_step.step_of_model(self.model) if trainers is None else weights.step_of(trainers)
         kernels = state.masked_kernels(self.model)
         per_kernel = self.schedule
         if not isinstance(per_kernel, Mapping):
             per_kernel = {"": self.schedule}
         self._schedules = weights.per_kernel(kernels, per_kernel, "schedule")
-        self._due = due(list(dict.fromkeys(per_kernel.values())), step, self._last_step(step))
-        if trainers is not None:
-            self._list_steps()
-        self._next = next(self._due, None)
-        if self._next is None and masks_lib.density(state.get_masks(self.model)) == 1:
+        return due(list(dict.fromkeys(per_kernel.values())), step, last)
+
+    def listed(self, plan: Sequence[tuple[int, dict]]) -> None:
+        """From which step on the network of a `Trainer` is as sparse as it gets."""
+        parts = {schedule: i for i, schedule in enumerate(dict.fromkeys(self._schedules.values()))}
+        self._plan = [(step, sorted((parts[s], x) for s, x in found.items() if s in parts)) for step, found in plan]
+        self.early_stop_from = self.at_steps[-1] if plan else 0
+
+    def begin(self, step: int, last: int | None) -> None:
+        self._reached = masks_lib.density(state.get_masks(self.model))
+        if self._next is None and self._reached == 1:
             raise LotteryError(
-                f"Expected a schedule that prunes between steps {step} and {self._last_step(step)}, which this fit runs, but it never does."
+                f"Expected a schedule that prunes between steps {step} and {last}, which this fit runs, but it never does."
             )
-        self._clock: Clock | Any = None  # in a Trainer none is needed
         self._epoch_density: float | None = None
         self._kept: dict[int, tuple] = {}  # by checkpoint: its best value, and the density there
+
+    def act(self, step: int, asked: Sequence[dict]) -> None:
+        sparsities: dict = {schedule: x for found in asked for schedule, x in found.items()}
+        if not sparsities:
+            return
+        if isinstance(self.schedule, Mapping):
+            densities = {path: 1 - sparsities.get(part, 0.0) for path, part in self._schedules.items()}
+        else:
+            densities = self._pruner.shared_out(1 - sparsities[self.schedule])
+        self._pruner(densities, self._optimizers)
         self._reached = masks_lib.density(state.get_masks(self.model))
-        if trainers is None:
-            self._clock = Clock(self.model, known_length=self._given("steps") is not None)
-        self._prune_if_due(step)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._look_at_checkpoints()
 
-    def on_train_batch_begin(self, batch, logs=None):
-        self._end_batch_of_a_loop()
-        self._clock.begin_batch()
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self._clock and (step := self._clock.end_batch()) is not None:
-            self._prune_if_due(step)
-
-    def on_stretch_end(self, step: int) -> None:
-        """Prunes if it is time: a `Trainer` has come to this step."""
-        self._prune_if_due(updates(self._optimizers[0], step))
-
     def on_epoch_end(self, epoch=None, logs=None, batch=None):  # TF-MOT's documents name the argument batch
-        self._end_batch_of_a_loop()
-        self._clock.batch_is_missing()
-        settle_all(self.model)
+        super().on_epoch_end(epoch, logs, batch)
         self._epoch_density = masks_lib.density(state.get_masks(self.model))
-        if logs is not None:
-            logs["density"] = self._epoch_density
 
     def on_train_end(self, logs=None):
-        settle_all(self.model)
+        super().on_train_end(logs)
         self._pruner.watch(state.get_masks(self.model))
 
     def after_fit(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
@@ -184,62 +172,6 @@ class PruneBySchedule(keras.callbacks.Callback):
                 else:
                     self._kept.setdefault(id(callback), (best, 0.0))
 
-    def _end_batch_of_a_loop(self) -> None:
-        """In a loop of one's own, where Keras has said nothing of its length, a batch ends where the next one begins."""
-        if self.params is None and self._clock.is_open:
-            self.on_train_batch_end(None)
-
-    def _given(self, name: str):
-        """What the training says of itself; a loop of one's own says nothing."""
-        return (self.params or {}).get(name)
-
-    def saved(self) -> Mapping[str, np.ndarray]:
-        """What a training that was killed must not lose; see `Trainer`."""
-        masks = {str(i): mask for i, mask in enumerate(state.get_masks(self.model).values())}
-        return {"step": np.array(self._step), **masks}
-
-    def resume(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Goes on with what `saved` returned; the model's own state is put back after it."""
-        masks = {path: arrays[str(i)] for i, path in enumerate(state.get_masks(self.model))}
-        state.set_masks(self.model, masks, optimizers=self._optimizers)
-        self._asked_for(int(arrays["step"]))
-
     def settings(self) -> list:
         """What decides the masks, beside the model: the steps with their sparsities, and how weights are ranked."""
         return [self._plan, self._options]
-
-    def _list_steps(self) -> None:
-        """What a `Trainer` asks for: the steps, in batches, to stop at, and from which on the network is as sparse as it gets."""
-        plan = list(self._due)
-        parts = {schedule: i for i, schedule in enumerate(dict.fromkeys(self._schedules.values()))}
-        self._plan = [(step, sorted((parts[s], x) for s, x in found.items() if s in parts)) for step, found in plan]
-        self.at_steps = [step * batches_per_update(self._optimizers[0]) for step, _ in plan]
-        self.early_stop_from = self.at_steps[-1] if plan else 0
-        self._due = iter(plan)
-
-    def _last_step(self, step: int) -> int | None:
-        epochs, steps = self._given("epochs"), self._given("steps")
-        optimizer = [*self._optimizers, getattr(self.model, "optimizer", None)][0]
-        return step + updates(optimizer, epochs * steps) if epochs and steps else None
-
-    def _asked_for(self, step: int) -> dict:
-        """What the schedules ask for up to a step, since they were asked last: {schedule: sparsity}."""
-        self._step = step
-        sparsities: dict = {}
-        while self._next is not None and self._next[0] <= step:
-            sparsities |= self._next[1]
-            self._next = next(self._due, None)
-        return sparsities
-
-    def _prune_if_due(self, step: int) -> None:
-        sparsities = self._asked_for(step)
-        if self._clock:
-            self._clock.await_step(self._next and self._next[0])
-        if not sparsities:
-            return
-        if isinstance(self.schedule, Mapping):
-            densities = {path: 1 - sparsities.get(part, 0.0) for path, part in self._schedules.items()}
-        else:
-            densities = self._pruner.shared_out(1 - sparsities[self.schedule])
-        self._pruner(densities, self._optimizers)
-        self._reached = masks_lib.density(state.get_masks(self.model))
