@@ -66,6 +66,7 @@ _MODULES = {
     "models": "problems.models",
     "patterns": "masking.patterns",
     "policies": "masking.policies",
+    "results": "report.results",
     "supermask": "search.supermask",
     "tfmot": "search.tfmot",
     "treatments": "rules.treatments",

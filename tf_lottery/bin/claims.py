@@ -113,6 +113,9 @@ def main(argv: list[str]) -> None:
     elif checking.train and missing:
         unavailable, failed = _work_at_once(chosen_plan, missing, folder, checking, workers, argv)
 
+    import matplotlib
+
+    matplotlib.use("Agg")  # files only; no screen is needed
     from tf_lottery.claims import page as page_lib
 
     results = [claims.measure(claim, folder, chosen_plan, unavailable) for claim in claims.of_scale(chosen_plan)]

@@ -41,6 +41,9 @@ def main(argv: list[str]) -> None:
     run = Run.at(drawing.results_dir, drawing.name)
     run.summary()
 
+    import matplotlib
+
+    matplotlib.use("Agg")  # files only; no screen is needed
     from tf_lottery import report
 
     written = report.write(run, Path(drawing.output or run.folder / "report"), drawing.levels)

@@ -10,6 +10,8 @@ What stands here, and after a colon the names that other rooms take from it:
     style      how figures look, and what one is
     table      the table: tickets by level, or learned masks
     page       the page that holds them all
+    lines      lines of a study's combinations on axes
+    results    runs side by side as data, for Python: `tfl.results`
 
 TensorFlow is loaded only to draw recipes.
 """

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import matplotlib as mpl
-
-mpl.use("Agg")  # files only; no screen is needed
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
