@@ -23,6 +23,7 @@ class Counting:
         options = {"steps": STEPS, "batch_size": 15, "eval_every": 5, "jit_compile": False} | options
         self.trainer = tfl.Trainer(*blobs, optimizer=keras.optimizers.Adam(0.01), **options)
         self.steps, self.eval_every, self.trained = self.trainer.steps, self.trainer.eval_every, []
+        self.probe = self.trainer.probe
 
     def __call__(self, model, callbacks, *, steps=None):
         self.trained.append(steps or self.steps)
@@ -47,6 +48,9 @@ ROADS = [  # options, the steps of the trainings, the cost of each ticket, the d
     ({"search": "gradual", "density": [0.5, 0.2]}, [40, 20, 40, 20, 40], [1, 1.5, 1.5], [1, 0.5, 0.2]),
     ({"search": "gradual", "density": 0.2, "search_steps": 30, "dense": False}, [30, 40], [1.75], [0.2]),
     ({"search": "gradual", "density": 0.2, "budget": 1.5}, [40, 20, 40], [1, 1.5], [1, 0.2]),
+    ({"search": "regrow", "density": [0.5, 0.2]}, [40, 40, 40], [1, 1, 1], [1, 0.5, 0.2]),
+    ({"search": "regrow", "density": 0.2, "budget": 3, "dense": False}, [120], [3], [0.2]),
+    ({"search": "regrow", "density": 0.2, "search_steps": 20}, [40, 20], [1, 0.5], [1, 0.2]),
 ]
 
 
@@ -61,6 +65,8 @@ def test_what_a_road_trains_and_what_its_tickets_cost(options, trained, costs, d
     start = arrays(tickets[0].initial)
     for before, ticket in itertools.pairwise(tickets):
         for path, mask in ticket.masks.items():
+            if options.get("search") == "regrow":
+                continue  # its tickets are no rewound ones, see below
             assert np.array_equal(ticket.initial[path], mask * (start[path] if tickets[0].level == 0 else 1))
             assert np.all(mask <= before.masks[path]) or options.get("search")  # of other roads masks need not nest
 
@@ -75,6 +81,7 @@ def test_what_a_road_trains_and_what_its_tickets_cost(options, trained, costs, d
         {"search": "gradual", "density": [0.5, 0.2]},
         {"search": "gradual", "density": [0.5, 0.2], "dense": False},
         {"search": "gradual", "density": [0.5, 0.2], "rewind_to": 3, "survivors": "reinit"},
+        {"search": "regrow", "density": [0.5, 0.2]},
     ],
     ids=str,
 )
@@ -125,6 +132,26 @@ def test_gradual_is_prune_by_schedule_then_rewinding(blobs, dense_net):
         np.testing.assert_array_equal(np.array(value), expected)
 
 
+def test_regrow_is_one_training_and_its_ticket_says_what_it_is(blobs, dense_net, tmp_path):
+    """The callback by itself gives the same network; weights that grew on the way began at zero."""
+    (ticket,) = tfl.find_ticket(dense_net(), Counting(blobs), search="regrow", density=0.3, dense=False, seed=4)
+    masked, start = tfl.wrap(dense_net()), dense_net().get_weights()
+    regrow = tfl.callbacks.RegrowBySchedule(0.3, frequency=1, distribution="papers", seed=4)
+    Counting(blobs).trainer(masked, [regrow])
+    grown = 0
+    values = zip(ticket.initial.items(), arrays(ticket.final).values(), masked.inner.weights, start, strict=True)
+    for (path, initial), final, trained, drawn in values:
+        np.testing.assert_array_equal(final, np.array(trained))
+        if path in ticket.masks:
+            first, last = regrow.first_masks[path], ticket.masks[path]
+            np.testing.assert_array_equal(last, tfl.get_masks(masked)[path])
+            np.testing.assert_array_equal(initial, drawn * (first & last))
+            grown += int(np.sum(last > first))
+    assert grown > 0 and ticket.found["search"] == "regrow" and "survivors" not in ticket.found
+    ticket.save(tmp_path / "regrown.ticket")
+    assert equal(tfl.Ticket.load(tmp_path / "regrown.ticket").in_paths_of(dense_net()), ticket)
+
+
 @pytest.mark.parametrize("scope", ["global", "channels", "global_channels"])
 @pytest.mark.parametrize("search", ["iterative", "gradual", "one_shot"])
 def test_a_density_of_the_whole_or_of_channels(search, scope, blobs, dense_net):
@@ -159,12 +186,18 @@ def test_a_function_around_fit(blobs, dense_net):
 
     with pytest.raises(LotteryError, match="to hand its callbacks on, for gradual pruning"):
         list(tfl.find_ticket(dense_net(), deaf, search="gradual", density=0.2))
+    with pytest.raises(LotteryError, match="to hand its callbacks on, for search='regrow'"):
+        list(tfl.find_ticket(dense_net(), deaf, search="regrow", density=0.2, probe=blobs))
+    with pytest.raises(LotteryError, match="to take gradients on for search='regrow'"):
+        tfl.find_ticket(dense_net(), train, search="regrow", density=0.2)
+    *_, ticket = tfl.find_ticket(dense_net(), train, search="regrow", density=0.2, probe=blobs)
+    assert ticket.metrics["trainings"] == 1 and ticket.density == pytest.approx(0.2, abs=0.006)
 
 
 @pytest.mark.parametrize(
     "options, sentence",
     [
-        ({"search": "random"}, "search to be one of iterative, one_shot, gradual"),
+        ({"search": "random"}, "search to be one of iterative, one_shot, gradual, regrow"),
         ({"search": "gradual"}, "search='gradual' with a density"),
         ({"search": "gradual", "one_shot": True, "density": 0.5}, "either one_shot or"),
         ({"density": 1.0}, r"a density in \(0, 1\), but received 1.0"),
@@ -177,13 +210,21 @@ def test_a_function_around_fit(blobs, dense_net):
         ({"density": 0.5, "budget": 2, "level_steps": 10}, "budget with a density, and without level_steps"),
         ({"density": 0.5, "level_steps": 4}, "level_steps from 5, eval_every, to 40"),
         ({"density": 0.5, "level_steps": 41}, "level_steps from 5, eval_every, to 40"),
-        ({"density": 0.5, "search_steps": 10}, "search_steps with search='gradual' only"),
+        ({"density": 0.5, "search_steps": 10}, "search_steps with search='gradual' or 'regrow' only"),
         ({"density": 0.5, "search": "gradual", "search_steps": 12}, "at least 10 masks"),
         ({"density": 0.5, "search": "gradual", "rewind_to": 10}, "at least 10 masks"),
         ({"density": 0.5, "search": "gradual", "criterion": "snip"}, "snip"),
         ({"density": 0.5, "search": "gradual", "reset": "at_end"}, "reset='each_level'"),
         ({"density": 0.5, "search": "gradual", "min_per_kernel": 0}, "min_per_kernel=1"),
         ({"density": 0.5, "search": "gradual", "levels": 3}, "as many levels as densities"),
+        ({"search": "regrow"}, "search='regrow' with a density"),
+        ({"density": 0.5, "search": "regrow", "one_shot": True}, "either one_shot or search='regrow'"),
+        ({"density": 0.5, "search": "regrow", "budget": 0}, "budget above 0"),
+        ({"density": 0.5, "search": "regrow", "search_steps": 10}, "at least 10 times"),
+        ({"density": 0.5, "search": "regrow", "survivors": "reinit"}, "survivors='rewind' with search='regrow'"),
+        ({"density": 0.5, "search": "regrow", "criterion": "movement"}, "criterion='large_final' with search='regrow'"),
+        ({"density": 0.5, "search": "regrow", "scope": "global"}, "scope='layer' with search='regrow'"),
+        ({"density": 0.5, "search": "regrow", "rewind_to": 3}, "rewind_to=0 with search='regrow'"),
         ({"density": [0.5, 0.2], "levels": 1}, "a level for each of the 2 densities"),
         ({"levels": 2, "level_steps": 10, "rewind_to": 11}, "rewind_to within the 10 steps"),
         ({"levels": 0}, "at least 1 level"),

@@ -6,6 +6,7 @@ What stands here, and after a colon the names that other rooms take from it:
     iterative  the road of the papers: each level is pruned from the one before, rewound and trained
     one_shot   the dense network is pruned at once
     gradual    the network is pruned bit by bit within one training, and rewound then
+    regrow     no search: a network that is sparse from the start and moves its mask
     lottery    what the roads share, one training of a level and what it costs: Train, train_level
     plan       how long a search is, from a density, levels or a budget
     rates      how much a level prunes to come to a density

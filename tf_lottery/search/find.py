@@ -24,6 +24,7 @@ from tf_lottery.search.lottery import Lottery, Train, begin, beginning, train_le
 from tf_lottery.search.one_shot import one_shot as from_dense
 from tf_lottery.search.plan import planned
 from tf_lottery.search.rates import PAPERS
+from tf_lottery.search.regrow import check_regrow, regrow
 from tf_lottery.search.rounds import Rounds, names, treat
 from tf_lottery.tickets import recipes
 from tf_lottery.tickets.ticket import Ticket
@@ -33,6 +34,7 @@ ROADS: dict[str, Callable[[Lottery], Iterator[Ticket]]] = {
     "iterative": iterative,
     "one_shot": from_dense,
     "gradual": gradual,
+    "regrow": regrow,
 }
 
 
@@ -81,14 +83,16 @@ def find_ticket(
         `model.fit(..., callbacks=callbacks)`, whose History may be returned as it is. If trainings of the search are shorter
         than the ticket's, it takes `steps` too, as in `train(model, callbacks, steps=12_000)`, with the steps of one training.
       search: The road: `"iterative"` prunes each level from the one before; `"one_shot"` each directly from the dense network;
-        `"gradual"` each in a training of its own, bit by bit, and rewinds it then.
+        `"gradual"` each in a training of its own, bit by bit, and rewinds it then; `"regrow"` searches nothing: it trains a network
+        that is sparse from the start (`callbacks.RegrowBySchedule`), which is no rewound ticket, see `search.regrow`.
       levels: How many pruning rounds, at least 1; by default 10, or as many as rounds of `prune_fraction` lead to `density`.
       density: What the last ticket is to keep, in (0, 1), or several densities in falling order; with whole channels shares of these. Each
         level prunes as many rounds of `prune_fraction` at once as it takes. The tickets of these densities are trained in full.
       budget: The trainings that the last ticket may cost, its own included: that of `search="iterative"` has 4 levels of
-        (budget - 1) / 4 of the steps.
+        (budget - 1) / 4 of the steps; with `search="regrow"` how long the one training is.
       level_steps: Steps of the levels that only lead to a ticket; by default they are trained in full.
-      search_steps: With `search="gradual"` the steps of the training that prunes; by default half of the steps.
+      search_steps: With `search="gradual"` the steps of the training that prunes, by default half of the steps; with
+        `search="regrow"` those of the one that there is, by default all.
       dense: Whether the dense network is trained in full, as a reference that counts for no ticket, where the search does not
         need that.
       prune_fraction: The share of the *remaining* weights that a round removes, in (0, 1); or one for each kernel, see
@@ -112,7 +116,7 @@ def find_ticket(
       prunable: Which variables are prunable, if not the kernels; see `weights.prunable_kernels`.
       exclude: What to leave out of that, in the same words.
       probe: The batch, `(x, y)` or `(x, y, loss)`, that `snip`, `grad`, `grasp` and other criteria take gradients on, at the
-        level's initial weights: with `one_shot=True` every level is pruned before training. By default the `probe` of the
+        level's initial weights: with `one_shot=True` every level is pruned before training; with `search="regrow"` what weights grow by. By default the `probe` of the
         `Trainer`; without a loss the compiled model's.
       seed: Decides everything random in the search: drawn weights, shuffles, random scores, which of equal scores are kept.
 
@@ -172,7 +176,10 @@ def find_ticket(
     )
     if road == "gradual":
         check_gradual(rounds, plan, rewind_to)
-    probe = gradients.checked(rounds.criterion, probe, otherwise=train)
+    if road == "regrow":
+        check_regrow(rounds, plan, rewind_to, probe, train)
+    else:
+        probe = gradients.checked(rounds.criterion, probe, otherwise=train)
     found = {
         **names(criterion=rounds.criterion, survivors=rounds.survivors, pruned=rounds.pruned),
         **names(prune_fraction=prune_fraction, scope=scope, rewind_to=rewind_to),
@@ -192,6 +199,7 @@ def find_ticket(
         else:
             start = given[-1] if given else begin(masked, found)
         own: dict[str, Any] = {"steps": plan.steps, "search_steps": plan.search_steps, "asked": plan.asked}
+        own["probe"] = probe if road == "regrow" else None
         own["watch"] = health.Watch(masked, structured=scope in masks.CHANNEL_SCOPES)
         yield from ROADS[road](
             Lottery(masked, train, rounds, {**found, **_begun_with(start)}, start, given, rewind_to, **own)
@@ -278,8 +286,8 @@ def _kernels(masked) -> dict[str, Kernel]:
 def _road(search: str, one_shot: bool) -> str:
     if search not in ROADS:
         raise LotteryError(f"Expected search to be one of {', '.join(ROADS)}, but received {search!r}.")
-    if one_shot and search == "gradual":
-        raise LotteryError("Expected either one_shot or search='gradual', but received both.")
+    if one_shot and search not in ("iterative", "one_shot"):
+        raise LotteryError(f"Expected either one_shot or search={search!r}, but received both.")
     return "one_shot" if one_shot else search
 
 

@@ -19,7 +19,7 @@ from tf_lottery.base.errors import LotteryError
 from tf_lottery.masking import state
 from tf_lottery.rules import criteria
 from tf_lottery.search.callbacks.prune_by_schedule import PruneBySchedule
-from tf_lottery.search.lottery import Lottery, train_level
+from tf_lottery.search.lottery import Lottery, densities_of, train_level
 from tf_lottery.search.plan import Plan
 from tf_lottery.search.rates import Cubic
 from tf_lottery.search.rounds import Rounds, treat
@@ -48,19 +48,11 @@ def gradual(lottery: Lottery) -> Iterator[Ticket]:
         yield lottery.level(lottery.named(new, lottery.begin), searches=1)
 
 
-def _densities(lottery: Lottery, level: int) -> dict[str, float]:
-    """What each kernel is to keep at a level, of all its weights."""
-    left = {path: float(mask.mean()) for path, mask in lottery.begin.masks.items()}
-    for fractions in lottery.rounds.fractions[:level]:
-        left = {path: density * (1 - fractions[path]) for path, density in left.items()}
-    return left
-
-
 def _pruned(lottery: Lottery, level: int) -> Ticket:
     """The dense network after a training in which it was pruned: its masks, and the weights before and after."""
     rounds, masked = lottery.rounds, lottery.masked
     steps, begins = lottery.search_steps or 0, lottery.rewind_to
-    densities = _densities(lottery, level)
+    densities = densities_of(lottery, level)
     competing = densities if rounds.axes is None else rounds.axes
     schedule: Cubic | Mapping[str, Callable]
     if rounds.scope.startswith("global"):

@@ -17,6 +17,7 @@ import numpy as np
 from tf_lottery.base.container import digest
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.masking import own_step, state
+from tf_lottery.masking.gradients import Probe
 from tf_lottery.masking.masked import settle
 from tf_lottery.rules.masks import Arrays
 from tf_lottery.search.rounds import Rounds, numbers
@@ -42,6 +43,7 @@ class Lottery:
       steps: Those of one training; None where nobody asks.
       search_steps: Those of each training of the search; None: as many.
       asked: The levels whose tickets are trained in full.
+      probe: What gradients are taken on, where a road takes some while it trains.
       watch: Told of each level's masks before it is trained: warns of those that do harm.
     """
 
@@ -55,6 +57,7 @@ class Lottery:
     steps: int | None = None
     search_steps: int | None = None
     asked: Sequence[int] = ()
+    probe: Probe | None = None
     watch: Callable[[Mapping[str, np.ndarray]], None] = lambda masks: None
 
     @property
@@ -94,6 +97,14 @@ class Lottery:
     def share(self) -> float:
         """A training of the search, in trainings."""
         return self.search_steps / self.steps if self.search_steps and self.steps else 1.0
+
+
+def densities_of(lottery: Lottery, level: int) -> dict[str, float]:
+    """What each kernel is to keep at a level, of all its weights."""
+    left = {path: float(mask.mean()) for path, mask in lottery.begin.masks.items()}
+    for fractions in lottery.rounds.fractions[:level]:
+        left = {path: density * (1 - fractions[path]) for path, density in left.items()}
+    return left
 
 
 def steps_of(train: Train) -> int:

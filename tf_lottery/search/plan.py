@@ -18,6 +18,7 @@ from tf_lottery.search.rates import at_once, rounds_to, spread
 
 LEVELS = 10
 LEVELS_OF_BUDGET = 4  # few, short and rewound
+WITHIN_ONE = ("gradual", "regrow")  # roads whose masks are made within one training
 
 
 @dataclass(frozen=True)
@@ -68,31 +69,36 @@ def planned(
         raise LotteryError(
             "Expected budget with a density, and without level_steps and search_steps, which follow from it."
         )
-    if budget is not None and not (isinstance(budget, numbers.Real) and budget > 1):
-        raise LotteryError(f"Expected a budget above 1, the ticket's own training, but received {budget!r}.")
-    if road == "gradual" and (not wanted or level_steps is not None):
+    least_budget = 0 if road == "regrow" else 1
+    if budget is not None and not (isinstance(budget, numbers.Real) and least_budget < float(budget) < math.inf):
+        own = "" if road == "regrow" else ", the ticket's own training"
+        raise LotteryError(f"Expected a budget above {least_budget}{own}, but received {budget!r}.")
+    if road in WITHIN_ONE and (not wanted or level_steps is not None):
         raise LotteryError(
-            "Expected search='gradual' with a density and without level_steps: search_steps is its length."
+            f"Expected search={road!r} with a density and without level_steps: search_steps is its length."
         )
-    if road != "gradual" and search_steps is not None:
-        raise LotteryError(f"Expected search_steps with search='gradual' only, but received it with {road!r}.")
+    if road not in WITHIN_ONE and search_steps is not None:
+        raise LotteryError(
+            f"Expected search_steps with search='gradual' or 'regrow' only, but received it with {road!r}."
+        )
 
     levels, per_round, asked = _levels(road, levels, wanted, budget, fractions, masks, axes)
     told: dict[str, Any] = {"search": road, "density": wanted, "levels": levels} if wanted else {}
-    length = search_steps if road == "gradual" else level_steps
-    if road != "gradual" and budget is None and length is None:
+    length = search_steps if road in WITHIN_ONE else level_steps
+    if road not in WITHIN_ONE and budget is None and length is None:
         return Plan(per_round, told=told)
     steps = steps_of(train)
-    if budget is not None:
+    if road == "regrow":
+        length = int(steps * (1 if budget is None else budget)) if length is None else length
+    elif budget is not None:
         length = min(steps, int((budget - 1) * steps / (levels if road == "iterative" else 1)))
     elif length is None:
         length = steps // 2
-    name = "search_steps" if road == "gradual" else "level_steps"
+    name = "search_steps" if road in WITHIN_ONE else "level_steps"
     least = getattr(train, "eval_every", 1)
-    if not isinstance(length, int | np.integer) or not least <= length <= steps:
-        raise LotteryError(
-            f"Expected {name} from {least}, eval_every, to {steps}, the steps of one training, but received {length!r}."
-        )
+    if not isinstance(length, int | np.integer) or length < least or (length > steps and road != "regrow"):
+        most = "on" if road == "regrow" else f"to {steps}, the steps of one training"
+        raise LotteryError(f"Expected {name} from {least}, eval_every, {most}, but received {length!r}.")
     told = {"search": road, "density": wanted or None, "levels": levels, name: int(length)}
     return Plan(per_round, steps, int(length), ([0] if dense else []) + asked, told)
 
