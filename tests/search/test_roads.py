@@ -132,6 +132,29 @@ def test_gradual_is_prune_by_schedule_then_rewinding(blobs, dense_net):
         np.testing.assert_array_equal(np.array(value), expected)
 
 
+def test_learning_rate_rewinding(blobs, dense_net):
+    """Renda et al. (2020): trained weights, and the schedule from its beginning; by hand with plain Keras."""
+
+    def schedule():
+        return keras.optimizers.schedules.PiecewiseConstantDecay([20, 30], [0.05, 0.01, 0.001])
+
+    trainer = tfl.Trainer(
+        *blobs, optimizer=keras.optimizers.SGD(schedule(), 0.9), steps=STEPS, batch_size=15, eval_every=40
+    )
+    dense, ticket = tfl.find_ticket(dense_net(), trainer, levels=1, prune_fraction=0.5, survivors="keep")
+    model, masks = dense_net(), ticket.masks
+    for variable, value in zip(model.variables, arrays(dense.final).values()):
+        variable.assign(value)
+    for kernel, mask in zip([model.layers[0].kernel, model.layers[1].kernel], masks.values()):
+        kernel.assign(kernel * mask)
+        kernel.constraint = lambda w, mask=mask: w * mask
+    model.compile(keras.optimizers.SGD(schedule(), 0.9), LOSS)
+    rows = trainer._feed.order.rows(0, STEPS).ravel()
+    model.fit(*(array[rows] for array in blobs), batch_size=15, shuffle=False, verbose=0)
+    for variable, value in zip(model.variables, arrays(ticket.final).values()):
+        np.testing.assert_allclose(variable, value, rtol=1e-4, atol=1e-5)
+
+
 def test_regrow_is_one_training_and_its_ticket_says_what_it_is(blobs, dense_net, tmp_path):
     """The callback by itself gives the same network; weights that grew on the way began at zero."""
     (ticket,) = tfl.find_ticket(dense_net(), Counting(blobs), search="regrow", density=0.3, dense=False, seed=4)
