@@ -12,6 +12,7 @@ import tensorflow as tf
 from tf_lottery.base.errors import DataError, LotteryError
 from tf_lottery.export.formats import first_line, plain, uncompiled_copy
 from tf_lottery.masking.calls import called
+from tf_lottery.masking.compiling import compile_arguments
 from tf_lottery.masking.masked import unwrapped
 from tf_lottery.masking.own_step import own_step
 
@@ -57,18 +58,12 @@ def compile_settings(models: Sequence[keras.Model]) -> dict[str, Any]:
     Raises:
       LotteryError: If none was, or they hold functions that Keras cannot name.
     """
-    config = next((config for model in models if (config := model.get_compile_config())), None)
-    if config is None:
+    compiled = next((model for model in models if model.get_compile_config()), None)
+    if compiled is None:
         raise LotteryError(
             f"Expected a compiled model, whose loss and metrics say what is measured, but {models[0].name!r} is not compiled."
         )
-    try:
-        return keras.saving.deserialize_keras_object({k: v for k, v in config.items() if k != "optimizer"})
-    except Exception as error:  # whatever from_config of its parts raises
-        raise LotteryError(
-            f"Expected {models[0].name!r} to be compiled with a loss and metrics of Keras, or registered with "
-            f"keras.saving.register_keras_serializable, but they cannot be made again ({first_line(error)})."
-        ) from error
+    return {name: value for name, value in compile_arguments(compiled).items() if name != "optimizer"}
 
 
 def _compiled_copy(model: keras.Model, models: Sequence[keras.Model]) -> keras.Model:

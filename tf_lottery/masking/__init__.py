@@ -9,6 +9,7 @@ What stands here, and after a colon the names that other rooms take from it:
     patterns      whether zeros lie where hardware can use them: check
     summary       the kernels of a model one by one, with their patterns, and why one stays dense: kernels_of, table_of
     calls         how Keras calls a model, and when it has its weights: called
+    compiling     what a model was compiled with, made again for another one: compile_arguments
     scope         a scope in which some variables have other values
     masked        what all wrappers share, and the raw kernels in order: Masked, masked_parts, settle, settle_all,
                   unwrapped

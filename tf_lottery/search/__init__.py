@@ -11,7 +11,9 @@ What stands here, and after a colon the names that other rooms take from it:
     plan       how long a search is, from a density, levels or a budget
     rates      how much a level prunes to come to a density
     rounds     what one round does between two trainings: whom it prunes, what the next level starts from
-    pruning    to a density, all at once or bit by bit
+    pruning    to a density, all at once or bit by bit within a `fit`: prune
+    pruner     what brings masks down to densities
+    fine_tuning  bit by bit within a `fit`, by the length of it: Gradually, check_fit, fine_tune
     supermask  masks that make untrained weights perform, by rule or learned
     schedules  rounds as a schedule of TF-MOT
     tfmot      the search inside TF-MOT, for models of tf_keras

@@ -91,6 +91,8 @@ class BySchedule(keras.callbacks.Callback):
         masks = {path: arrays[str(i)] for i, path in enumerate(state.get_masks(self.model))}
         state.set_masks(self.model, masks, optimizers=self._optimizers)
         self._asked_for(int(arrays["step"]))
+        if self._clock:
+            self._clock.await_step(self._next and self._next[0])
 
     def given(self, name: str) -> Any:
         """What the training says of itself; a loop of one's own says nothing."""

@@ -14,7 +14,7 @@ from tf_lottery.rules import criteria
 from tf_lottery.rules import masks as masks_lib
 from tf_lottery.search.callbacks.by_schedule import BySchedule
 from tf_lottery.search.callbacks.clock import due
-from tf_lottery.search.pruning import Distribution, Pruner
+from tf_lottery.search.pruner import Distribution, Pruner
 from tf_lottery.search.rounds import names
 
 

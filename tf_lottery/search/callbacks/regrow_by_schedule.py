@@ -20,7 +20,7 @@ from tf_lottery.rules import masks as masks_lib
 from tf_lottery.rules import regrowth
 from tf_lottery.rules.masks import Arrays
 from tf_lottery.search.callbacks.by_schedule import BySchedule
-from tf_lottery.search.pruning import DISTRIBUTIONS, Distribution, shared_out
+from tf_lottery.search.pruner import DISTRIBUTIONS, Distribution, shared_out
 from tf_lottery.search.rates import PAPERS, at_once, rounds_to
 from tf_lottery.search.rounds import names
 from tf_lottery.training.checkpoint import sample_of
