@@ -179,7 +179,7 @@ BAD = [
     (["find", "--levels=two"], r"levels=two: expected a whole number, but received 'two'\. --help"),
     (["find", "--learning_rate=fast"], r"expected a number, but received 'fast'\. --help"),
     (["find", "--criteron=random"], r"Did you mean: criterion\? --help lists the flags\."),
-    (["report", "--name=none"], "no summary.csv"),
+    (["report", "--name=none"], "received .none."),
     (["report"], "--name"),
     (["fnd"], "find, branch, supermask, .*claims, report.*'fnd'"),
 ]

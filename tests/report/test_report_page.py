@@ -3,9 +3,12 @@
 import shutil
 
 import pytest
+from studies import write_sweep
 from test_report import write_run
 
 from tf_lottery import report
+from tf_lottery.report import study as study_report
+from tf_lottery.runs import study
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -41,8 +44,18 @@ MEASURE = """() => ({
 })"""
 
 
+@pytest.fixture(scope="module")
+def study_file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    write_sweep(folder, large_final=0.01, magnitude_increase=0.009, random=-0.02)
+    study_report.write(study.read([folder / "cmp"]), folder / "out")
+    return folder / "out" / "index.html"
+
+
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_fits_loads_and_is_silent(browser, page_file, width):
+@pytest.mark.parametrize(("which", "figures"), [("page_file", 10), ("study_file", 5)])
+def test_the_page_fits_loads_and_is_silent(browser, which, figures, width, request):
+    page_file = request.getfixturevalue(which)
     page = browser.new_page(viewport={"width": width, "height": 900})
     said, asked = [], []
     page.on("console", lambda message: said.append(message.text))
@@ -52,7 +65,7 @@ def test_the_page_fits_loads_and_is_silent(browser, page_file, width):
     found = page.evaluate(MEASURE)
     page.close()
     assert found["page"] <= found["window"] == width and not found["sticking_out"]
-    assert len(found["images"]) == 10 and all(found["images"])
+    assert len(found["images"]) == figures and all(found["images"])
     assert found["smallest_text"] >= 12
     assert said == []
     assert [url for url in asked if not url.startswith("data:")] == [page_file.as_uri()]

@@ -43,7 +43,10 @@ class Table:
     def html(self) -> str:
         def row(cells: Sequence[str], tag: str) -> str:
             first, *others = (escape(cell) for cell in cells)
-            return f"<tr><th>{first}</th>{''.join(f'<{tag}>{cell}</{tag}>' for cell in others)}</tr>"
+            said = [' class="words"' if column in self.words else "" for column in range(1, len(cells))]
+            return (
+                f"<tr><th>{first}</th>{''.join(f'<{tag}{how}>{cell}</{tag}>' for how, cell in zip(said, others))}</tr>"
+            )
 
         body = "\n".join(row(cells, "td") for cells in self.rows)
         return f"<table><thead>{row(self.headings, 'th')}</thead>\n<tbody>{body}</tbody></table>"

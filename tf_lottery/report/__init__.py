@@ -10,6 +10,7 @@ What stands here, and after a colon the names that other rooms take from it:
     style      how figures look, and what one is
     table      the table: tickets by level, or learned masks
     page       the page that holds them all
+    study      the report of a study: write
     lines      lines of a study's combinations on axes
     results    runs side by side as data, for Python: `tfl.results`
 
@@ -71,7 +72,7 @@ def write(run: Run, folder: Path, levels: Sequence[int] | None = None) -> list[P
         remarks = [f"- {remark}\n" for remark in run.remarks()]
         unfinished.write_text("".join([f"{words}\n\n{table.markdown()}", *["\n"][: len(remarks)], *remarks]))
     left_out = [each for each in drawn if isinstance(each, LeftOut)]
-    page.write(folder / "index.html", run, words, pictures, left_out, table)
+    page.write(folder / "index.html", page.about(run, words), pictures, left_out, table)
     return [*(folder / f"{picture.name}.png" for picture in pictures), folder / "table.md", folder / "index.html"]
 
 

@@ -29,7 +29,7 @@ def draw(
     x: str,
     y: str,
     looks: Mapping[str, Mapping[str, Any]] | None = None,
-    labels: Mapping[str, str] | None = None,
+    few: bool = False,
 ) -> bool:
     """Draws a line for each combination that tells both columns; returns whether there was one.
 
@@ -37,15 +37,14 @@ def draw(
       axes: Where.
       combinations: What.
       x, y: Columns of MEASURED.
-      looks, labels: How the line of a combination looks and what it is called, by its name. Default: one after the other.
+      looks: How the line of a combination looks, by its name. Default: one after the other.
+      few: Whether there is room for few labels only.
     """
     points = {each.name: _points(each, x, y) for each in combinations}
     drawn = {name: found for name, found in points.items() if found}
     for i, (name, found) in enumerate(drawn.items()):
         look = dict(looks[name]) if looks else line_look(i)
-        banded(
-            axes, [at for at, _ in found], [value for _, value in found], label=(labels or {}).get(name, name), **look
-        )
+        banded(axes, [at for at, _ in found], [value for _, value in found], label=name, **look)
     if not drawn:
         return False
     places = [at for found in drawn.values() for at, _ in found]
@@ -53,7 +52,7 @@ def draw(
     axes.set_xlabel(LABELS.get(x, x))
     axes.set_ylabel(LABELS.get(y, y))
     if x == "density":
-        density_axis(axes, places)
+        density_axis(axes, places, 4 if few else 9)
     if y.endswith("accuracy"):
         starts = [value.mean for each in combinations for value in _dense(each, y)]
         axes.set_ylim(*readable(values, starts))

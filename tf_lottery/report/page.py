@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import importlib.resources
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
@@ -16,25 +17,46 @@ from tf_lottery.report.style import LeftOut, Picture
 from tf_lottery.runs.results import Run
 
 
-def write(
-    path: Path, run: Run, words: str, pictures: Sequence[Picture], left_out: Sequence[LeftOut], table: Table
-) -> None:
-    """Writes the page; the figures lie beside it as PNG files under their names."""
+@dataclass(frozen=True)
+class About:
+    """What a page is about.
+
+    Attributes:
+      title: What it is called.
+      what: What was trained on what, in words.
+      words: One sentence: what came of it.
+      remarks: Sentences about what went wrong.
+      settings: By name.
+    """
+
+    title: str
+    what: str
+    words: str
+    remarks: Sequence[str]
+    settings: Mapping[str, str]
+
+
+def about(run: Run, words: str) -> About:
+    """What the page of a run is about."""
     spec = run.spec() or {"settings": {}, "versions": {}}
     settings = {**spec["settings"], **{f"version of {name}": value for name, value in spec["versions"].items()}}
+    plain = {key: _plain(value) for key, value in settings.items()}
+    return About(run.name, _what(spec["settings"]), words, [f"{remark}." for remark in run.remarks()], plain)
+
+
+def write(path: Path, about: About, pictures: Sequence[Picture], left_out: Sequence[LeftOut], table: Table) -> None:
+    """Writes the page; the figures lie beside it as PNG files under their names."""
     template = Template(importlib.resources.files("tf_lottery.report").joinpath("page.html").read_text("utf-8"))
     html = template.substitute(
-        title=escape(run.name),
-        what=escape(_what(spec["settings"])),
-        words=escape(words),
+        title=escape(about.title),
+        what=escape(about.what),
+        words=escape(about.words),
         figures="\n".join(_figure(picture, path.parent / f"{picture.name}.png") for picture in pictures),
         note=escape(table.note),
         table=table.html(),
-        notes=_list("Notes", run.remarks()),
-        left_out=_list("Left out", [f"{each.title}: {each.why}" for each in left_out]),
-        settings="\n".join(
-            f"<dt>{escape(key)}</dt><dd>{escape(_plain(value))}</dd>" for key, value in settings.items()
-        ),
+        notes=_list("Notes", about.remarks),
+        left_out=_list("Left out", [f"{each.title}: {each.why}." for each in left_out]),
+        settings="\n".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in about.settings.items()),
     )
     with whole_file(path) as unfinished:
         unfinished.write_text(html, "utf-8")
@@ -52,7 +74,7 @@ def _figure(picture: Picture, png: Path) -> str:
 def _list(title: str, lines: Sequence[str]) -> str:
     if not lines:
         return ""
-    items = "\n".join(f"<li>{escape(line)}.</li>" for line in lines)
+    items = "\n".join(f"<li>{escape(line)}</li>" for line in lines)
     return f"<section><h2>{title}</h2><ul>\n{items}\n</ul></section>"
 
 

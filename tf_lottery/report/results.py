@@ -32,6 +32,12 @@ class Study(study.Study):
       flags: As few of them as tell the combinations apart.
     """
 
+    @classmethod
+    def of(cls, folders: Sequence[Path], name: str | None = None) -> Study:
+        """The study of the runs that paths stand for; see `load`."""
+        read = study.read(folders, name)
+        return cls(read.name, read.entries, read.notes)
+
     def table(self) -> Frame:
         """A row for each run, replicate and level.
 
@@ -70,10 +76,14 @@ class Study(study.Study):
 
         Returns:
           As `table`, with a column for each of the `flags`, `level`, `seeds`; the means over replicates of what was measured, with the
-          smallest and the largest test accuracy; `to_dense` and `to_best` with the ends of their intervals (NaN with one seed); and
+          smallest and the largest test accuracy; `to_dense` and `to_best` with the ends of their intervals (nothing with one seed); and
           `told_apart`, whether the interval of `to_best` leaves out 0.
         """
-        return _frame([_standing(one) for one in comparison.ranking(self, density)])
+        return _frame(self.standings(density))
+
+    def standings(self, density: float | None = None) -> list[dict[str, Any]]:
+        """What `ranking` tells, always as dicts."""
+        return [_standing(one) for one in comparison.ranking(self, density)]
 
     def plot(self, y: str = "early_stop_test_accuracy", x: str = "density", *, axes: Axes | None = None) -> Axes:
         """Draws a line for each combination, its mean over replicates, with a band from the smallest to the largest.
@@ -133,20 +143,19 @@ def load(runs: str | os.PathLike | Sequence[str | os.PathLike]) -> Study:
     each = [runs] if isinstance(runs, str | os.PathLike) else list(runs)
     if not each:
         raise LotteryError("Expected the folder of a run, or several, but received none.")
-    read = study.read([Path(one) for one in each])
-    return Study(read.name, read.entries, read.notes)
+    return Study.of([Path(one) for one in each])
 
 
 def _standing(one: comparison.Standing) -> dict[str, Any]:
     row: dict[str, Any] = {**one.combination.values, "level": one.level, "seeds": one.seeds}
     for column in MEASURED:
-        found = one.statistic(column)
-        row[column] = found.mean if found else None
-        if column == comparison.TEST:
-            row |= {f"{column}_low": found.low if found else None, f"{column}_high": found.high if found else None}
-    for name, difference in (("to_dense", one.to_dense), ("to_best", one.to_best)):
-        row |= {name: difference and difference.mean, f"{name}_low": difference and difference.low}
-        row |= {f"{name}_high": difference and difference.high}
+        measured = one.statistic(column)
+        row[column] = measured.mean if measured else None
+        if column == comparison.TEST and measured:
+            row |= {f"{column}_low": measured.low, f"{column}_high": measured.high}
+    for name, found in (("to_dense", one.to_dense), ("to_best", one.to_best)):
+        ends = (found.low, found.high) if found and found.seeds > 1 else (None, None)
+        row |= {name: found.mean if found else None, f"{name}_low": ends[0], f"{name}_high": ends[1]}
     row["told_apart"] = one.to_best.told_apart if one.to_best else None
     return row
 
@@ -157,6 +166,7 @@ def _frame(rows: list[dict[str, Any]]) -> Frame:
     except ImportError:
         return rows
     frame = pandas.DataFrame(rows)
-    for column in frame.columns.intersection([*MEASURED, *study.CURVES]):
+    compared = [f"{name}{end}" for name in ("to_dense", "to_best", comparison.TEST) for end in ("", "_low", "_high")]
+    for column in frame.columns.intersection([*MEASURED, *study.CURVES, *compared]):
         frame[column] = pandas.to_numeric(frame[column])  # of nothing but None, which is NaN in a DataFrame
     return frame

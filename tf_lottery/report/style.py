@@ -65,14 +65,14 @@ def save(figure: Figure, path: Path) -> None:
     plt.close(figure)
 
 
-def density_axis(axes: Axes, densities: Sequence[float]) -> None:
-    """Percent of weights remaining, dense on the left, as the papers draw it; labels at the densities measured."""
+def density_axis(axes: Axes, densities: Sequence[float], labels: int = 9) -> None:
+    """Percent of weights remaining, dense on the left, as the papers draw it; about so many labels, at the densities measured."""
     axes.set_xscale("log")
     margin = (max(densities) / min(densities)) ** 0.03 if max(densities) > min(densities) else 1.1
     axes.set_xlim(margin * max(densities), min(densities) / margin)
     ticks: list[float] = []
     for density in sorted(set(densities), reverse=True):
-        if not ticks or ticks[-1] / density > (max(densities) / min(densities)) ** (1 / 9):
+        if not ticks or ticks[-1] / density > (max(densities) / min(densities)) ** (1 / labels):
             ticks.append(density)
     axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
     axes.xaxis.set_minor_formatter(NullFormatter())

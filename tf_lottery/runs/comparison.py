@@ -118,13 +118,15 @@ class Standing:
     Attributes:
       combination: Which.
       level: The level that was chosen for it.
+      rank: Its place in the ranking, from 1.
       asked: The density that was asked for; None where the best level was.
       to_dense: The difference in test accuracy at early stop to the dense networks of the same seeds, if there are some.
-      to_best: The same to the first in the ranking; None for that one.
+      to_best: The same to the first in the ranking; None for that one, and where no seed is the same.
     """
 
     combination: Combination
     level: int
+    rank: int = 1
     asked: float | None = None
     to_dense: Difference | None = None
     to_best: Difference | None = None
@@ -138,13 +140,16 @@ class Standing:
 
 
 def combinations(study: Study) -> list[Combination]:
-    """The combinations of a study, in the order of its runs."""
+    """The combinations of a study, in the order of its runs, without levels that only lead to a ticket."""
     found: dict[str, tuple[dict[str, Any], dict[int, dict[int, Row]], str]] = {}
     dense: dict[str, dict[int, Row]] = {}
     for entry in study.entries:
         values, problem = study.values(entry), problem_of(entry)
         _, rows, _ = found.setdefault(repr(values), (values, {}, problem))
+        longest = max((row.get("steps") or 0 for row in entry.rows), default=0)
         for row in entry.rows:
+            if (row.get("steps") or longest) < longest:
+                continue  # trained for the search alone: no ticket
             seed = seed_of(entry, row["replicate"])
             rows.setdefault(row["level"], {}).setdefault(seed, dict(row))
             if row["level"] == 0 and row["density"] >= DENSE:
@@ -192,6 +197,7 @@ def ranking(study: Study, density: float | None = None) -> list[Standing]:
         Standing(
             each,
             level,
+            at + 1,
             density,
             difference(each.rows[level], each.dense),
             difference(each.rows[level], chosen[0][0].rows[chosen[0][1]]) if at else None,
@@ -227,28 +233,18 @@ def table(study: Study, densities: Sequence[float] = ()) -> Table:
     """The table of a study: a row for each combination, best first; of each density that is asked for, or at its best."""
     flags = list(study.flags) or ["run"]
     headings = [*flags, *(["asked for %"] if densities else []), "weights %", "validation % at early stop"]
-    headings += ["test % at early stop", "at the end", "trainings", "to dense", "to the best", "seeds"]
+    headings += ["test % at early stop", "to the best", "to dense", "trainings", "test % at the end", "seeds"]
     rows = []
     for density in densities or (None,):
         for standing in ranking(study, density):
             values = standing.combination.values or {"run": study.entries[0].name}
             cells = [text(flag, value).removeprefix(f"{flag}=") for flag, value in values.items()]
             cells += [f"{100 * density:.3g}"] if density else []
-            cells += [
-                _range(standing.statistic(column), form, scale)
-                for column, form, scale in (
-                    ("density", "{:.3g}", 100),
-                    (VALIDATION, "{:.2f}", 100),
-                    (TEST, "{:.2f}", 100),
-                    ("final_test_accuracy", "{:.2f}", 100),
-                    ("trainings", "{:.3g}", 1),
-                )
-            ]
-            cells += [
-                str(standing.to_dense or "-"),
-                "best" if standing.to_best is None else str(standing.to_best),
-                str(standing.seeds),
-            ]
+            to_best = "best" if standing.rank == 1 else str(standing.to_best or "-")
+            forms = {"density": "{:.3g}", VALIDATION: "{:.2f}", TEST: "{:.2f}"}
+            cells += [_range(standing.statistic(column), form, 100) for column, form in forms.items()]
+            cells += [to_best, str(standing.to_dense or "-"), _range(standing.statistic("trainings"), "{:.3g}", 1)]
+            cells += [_range(standing.statistic("final_test_accuracy"), "{:.2f}", 100), str(standing.seeds)]
             rows.append(cells)
     return Table(headings, rows, note(study, bool(densities)), words=range(1, len(flags)))
 

@@ -94,14 +94,17 @@ def named(folders: Sequence[Path]) -> list[tuple[Run, Planned | None]]:
     found: dict[Path, tuple[Run, Planned | None]] = {}
     for path in folders:
         if any(sign in path.name for sign in "*?["):
-            matches = [folder for folder in sorted(path.parent.glob(path.name)) if _is_run(folder) or _has_plan(folder)]
+            matches = [folder for folder in sorted(path.parent.glob(path.name)) if is_run(folder) or _has_plan(folder)]
         else:
-            matches = [path] if _is_run(path) or _has_plan(path) else _swept(path)
+            matches = [path] if is_run(path) or _has_plan(path) else _swept(path)
         if not matches:
-            known = sorted({p.name for p in path.parent.glob("*") if _is_run(p) or _has_plan(p)})
-            there = f"has {', '.join(known[:12])}{', ...' * (len(known) > 12)}" if known else "has no runs"
+            there = {
+                folder.name.partition("+")[0] for folder in path.parent.glob("*") if is_run(folder) or _has_plan(folder)
+            }
+            known = sorted(there)
+            has = f"has {', '.join(known[:12])}{', ...' * (len(known) > 12)}" if known else "has no runs"
             raise LotteryError(
-                f"Expected a run, a study or a pattern of runs, but received {path.name!r}, and {path.parent} {there}."
+                f"Expected a run, a study or a pattern of runs, but received {path.name!r}, and {path.parent} {has}."
             )
         for folder in matches:
             plan = read_plan(folder)
@@ -117,13 +120,12 @@ def named(folders: Sequence[Path]) -> list[tuple[Run, Planned | None]]:
 def _swept(path: Path) -> list[Path]:
     """The runs of a sweep of that base name."""
     return [
-        folder
-        for folder in sorted(path.parent.glob("*"))
-        if folder.name.startswith(f"{path.name}+") and _is_run(folder)
+        folder for folder in sorted(path.parent.glob("*")) if folder.name.startswith(f"{path.name}+") and is_run(folder)
     ]
 
 
-def _is_run(folder: Path) -> bool:
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run."""
     return (folder / "spec.json").is_file() or (folder / "summary.csv").is_file()
 
 
@@ -138,7 +140,7 @@ def read(run: Run, planned: Planned | None = None) -> tuple[list[Entry], list[st
       run: The run.
       planned: What a study's plan says of it.
     """
-    if not _is_run(run.folder):
+    if not is_run(run.folder):
         return [], [f"{run.name} is in the plan, but there are no results of it yet."]
     try:
         written = run.spec()

@@ -19,6 +19,7 @@ from tf_lottery.tickets.ticket import Ticket
 MEASURED = (
     "density",
     "trainings",
+    "steps",
     "early_stop_step",
     "early_stop_validation_accuracy",
     "early_stop_test_accuracy",
