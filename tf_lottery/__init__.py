@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tf_lottery.base.errors import DataError, ExportError, LotteryError, NonFiniteLossError, TicketError
+    from tf_lottery.checks.verify import verify
     from tf_lottery.compaction import compact
     from tf_lottery.export.before_after import compare
     from tf_lottery.masking.layers import MaskedLayer, MaskedModel
@@ -50,6 +51,7 @@ _HOMES = {
     "retrain_ticket": "search.find",
     "set_masks": "masking.state",
     "strip": "masking.wrapping",
+    "verify": "checks.verify",
     "summary": "masking.summary",
     "wrap": "masking.wrapping",
 }

@@ -5,6 +5,7 @@ What stands here, and after a colon the names that other rooms take from it:
     main       `tf-lottery COMMAND [flags]`, the one entry
     find       the command that searches for tickets
     branch     the command that trains levels of a run again, for the controls
+    verify     the command that trains the controls of a level and says whether it is a ticket
     supermask  the command for masks of untrained weights
     claims     the command that checks the papers
     report     the command that draws the figures of a run

@@ -9,6 +9,7 @@ import sys
 COMMANDS = {
     "find": "find winning tickets: train, prune, rewind, again, over replicates",
     "branch": "retrain levels of a finished run from other weights or with random masks",
+    "verify": "train the controls of a run's level and say whether it is a winning ticket",
     "supermask": "find masks that make untrained weights perform, by rule, by learning or by edge_popup",
     "ticket": "look into ticket files, put them on models, compare and shrink them",
     "export": "write a model as .keras, SavedModel and checked TFLite files, with an account of what pruning bought",

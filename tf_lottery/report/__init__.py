@@ -3,6 +3,7 @@
 What stands here, and after a colon the names that other rooms take from it:
 
     measured   figures of what was measured in training: accuracy and early stop against density, and curves
+    checked    figures of tickets that were verified: their controls as bars, the lines to others as curves
     untrained  figures of untrained networks: masks that were learned, and masks by rule
     masks      figures of masks: where connections are kept, how alike replicates are
     weights    figures of weights: initial against final, and the initial weights that survive
@@ -26,7 +27,7 @@ import matplotlib.pyplot as plt
 
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.base.files import whole_file
-from tf_lottery.report import census, masks, measured, page, untrained, weights
+from tf_lottery.report import census, checked, masks, measured, page, untrained, weights
 from tf_lottery.report.style import (
     COLOURS,
     STYLE,
@@ -40,6 +41,7 @@ from tf_lottery.report.style import (
 from tf_lottery.report.table import supermask_table, supermask_words, ticket_table
 from tf_lottery.runs.outcome import by_level, verdict
 from tf_lottery.runs.results import Run
+from tf_lottery.runs.verified import read_all
 
 __all__ = ["COLOURS", "STYLE", "conclusion", "density_axis", "readable_range", "save", "series_of", "write"]
 
@@ -97,6 +99,7 @@ def _of_search(run: Run, series: Series, levels: Sequence[int] | None) -> list[P
     curves = measured.curves(run, levels) or LeftOut("Training", "the run keeps no curves")
     drawn: list[Picture | LeftOut] = [measured.against_density(series, name) for name in ("accuracy", "early_stop")]
     drawn += [curves, measured.against_density(series, "final_accuracy")]
+    drawn += checked.pictures(read_all(run))
     if rule := run.rule():
         drawn.append(untrained.by_rule(rule))
     counted = census.take(run)

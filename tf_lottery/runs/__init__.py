@@ -7,6 +7,8 @@ What stands here, and after a colon the names that other rooms take from it:
     experiment  a search, its branches or learned supermasks, with replicates, and on from where they stopped
     levels      what experiments share: which levels are missing, how one is trained, watched and written
     by_rule     untrained networks of a finished run, under the masks of criteria
+    verification  levels verified: their controls trained, as branches, and put together
+    verified    what was verified, in files: as_json, read_all
     results     where the files of a run lie, read and written: Run
     spec        its settings and versions in a file
     tables      its tables: columns, writing, reading

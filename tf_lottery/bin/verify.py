@@ -1,0 +1,83 @@
+"""Is it a ticket? Trains the controls of a finished run's level and answers in a table and a sentence.
+
+usage: tf-lottery verify --name=RUN --level=K [flags]
+
+The controls: new weights under the ticket's mask; the mask shuffled within each layer; random networks of its layer densities; its scores
+inverted; and the ticket in another data order, for the error along the straight line between the two trainings. Each is a training
+like the ticket's, five in all for each replicate; what branches of the run have already is taken from there. What it will cost is
+said before it begins. The same command goes on where an interrupted one stopped. Results go to RESULTS_DIR/NAME/verify/level_KK, the
+networks to RESULTS_DIR/NAME/branches; `tf-lottery report` draws them.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.quiet import native_stderr_off
+from tf_lottery.bin import main as main_lib
+from tf_lottery.bin.display import LevelDisplay, print_json, print_table
+from tf_lottery.bin.flags import Flags
+from tf_lottery.runs.results import Run
+from tf_lottery.runs.settings import Settings, setting
+
+
+@dataclass(frozen=True)
+class Verifying:
+    """What to verify, and where."""
+
+    name: str | None = setting(None, "The run's name: its folder in results_dir.")
+    level: tuple[int, ...] | None = setting(None, "The level, or several, as in 7,15.")
+    results_dir: str = setting("results", "The folder of all runs.")
+    data_dir: str | None = setting(
+        None, "Where TFDS data are prepared. Default: $TFDS_DATA_DIR, else TFDS's own folder."
+    )
+    dry_run: bool = setting(False, "Say what there is to train, and do nothing.")
+    json: bool = setting(False, "Print the answer as JSON; progress goes to stderr.")
+    quiet: bool = setting(False, "Show no progress, only the answer.")
+
+
+def main(argv: list[str]) -> None:
+    (place,) = Flags(__doc__, Verifying).parse(argv)
+    if not place.name or not place.level:
+        raise LotteryError("Expected --name, a run, and --level, which of its levels, but received none.")
+    run = Run.at(place.results_dir, place.name)
+    Settings.of(run)  # before TensorFlow is loaded
+    with native_stderr_off():
+        from tf_lottery.runs import verification
+    todo = verification.plan(run, place.level)
+    print(todo.sentence, file=sys.stderr if place.json else sys.stdout)
+    if place.dry_run:
+        print(
+            "This was a dry run: nothing was trained, and nothing written.",
+            file=sys.stderr if place.json else sys.stdout,
+        )
+        return
+    with LevelDisplay(todo.left, todo.base.steps, quiet=place.quiet, aside=place.json) as display:
+        found = verification.run_verify(run, todo, display, data_dir=place.data_dir)
+    from tf_lottery.runs import verified
+
+    if place.json:
+        print_json({"run": str(run.folder), "trained": len(todo.left), "levels": [*map(verified.as_json, found)]})
+        return
+    for each in found:
+        _print(run, each)
+
+
+def _print(run: Run, found) -> None:
+    from rich.table import Table
+
+    headings, rows = found.table()
+    shown = Table(title=f"{run.folder}, level {found.level}", title_justify="left")
+    for at, heading in enumerate(headings):
+        shown.add_column(heading, justify="right" if at else "left")
+    for row in rows:
+        shown.add_row(*row)
+    print_table(shown)
+    for line in [*(f"{remark}." for remark in found.remarks()), found.sentence]:
+        print(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main_lib.guarded("verify", sys.argv[1:]))

@@ -1,0 +1,107 @@
+"""What was verified of a run's levels, in files: written whole, read without TensorFlow.
+
+<results_dir>/<name>/verify/level_<kk>/controls.csv   a row for each network and replicate
+<results_dir>/<name>/verify/level_<kk>/lines.csv      the error along the lines
+<results_dir>/<name>/verify/level_<kk>/verdict.json   all of it, and the sentence
+
+The networks themselves are branches of the run.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.files import whole_folder
+from tf_lottery.checks.line import Line
+from tf_lottery.checks.verdict import Measured, Verification
+from tf_lottery.runs.results import Run
+
+CONTROLS = ("network", "replicate", "density", "early_stop_step", "test_accuracy", "trained")
+LINES = ("line", "replicate", "alpha", "error")
+
+
+def folder_of(run: Run, level: int) -> Path:
+    return run.folder / "verify" / f"level_{level:02d}"
+
+
+def write(run: Run, found: Verification) -> Path:
+    """Writes what was found of a level in the place of what was there; returns its folder."""
+    folder = folder_of(run, found.level)
+    with whole_folder(folder) as unfinished:
+        _write_csv(
+            unfinished / "controls.csv",
+            CONTROLS,
+            [(r.name, r.replicate, r.density, r.step, r.accuracy, r.trained) for r in found.rows],
+        )
+        _write_csv(
+            unfinished / "lines.csv",
+            LINES,
+            [
+                (name, replicate, alpha, error)
+                for name, lines in found.lines.items()
+                for replicate, line in enumerate(lines)
+                for alpha, error in zip(line.alphas, line.errors)
+            ],
+        )
+        (unfinished / "verdict.json").write_text(json.dumps(as_json(found), indent=2) + "\n", "utf-8")
+    return folder
+
+
+def as_json(found: Verification) -> dict[str, Any]:
+    """All of it in the words of JSON, with what follows from it."""
+    differences = {name: found.difference(name) for name in dict.fromkeys(row.name for row in found.rows)}
+    return {
+        "sentence": found.sentence,
+        "won": found.won,
+        "trainings": found.trainings,
+        "differences": {n: dataclasses.asdict(d) for n, d in differences.items() if d is not None and n != "ticket"},
+        "barriers": {name: [line.barrier for line in lines] for name, lines in found.lines.items()},
+        **dataclasses.asdict(found),
+    }
+
+
+def read(run: Run, level: int) -> Verification:
+    """What was found of a level.
+
+    Raises:
+      LotteryError: If it was not verified, or the file is damaged.
+    """
+    path = folder_of(run, level) / "verdict.json"
+    try:
+        held = json.loads(path.read_text("utf-8"))
+        return Verification(
+            held["level"],
+            [Measured(**row) for row in held["rows"]],
+            {
+                name: [Line(tuple(line["alphas"]), tuple(line["errors"])) for line in lines]
+                for name, lines in held["lines"].items()
+            },
+            held["signs"],
+            held["not_run"],
+            held["examples"],
+        )
+    except FileNotFoundError:
+        raise LotteryError(f"Expected level {level} of {run.folder} to be verified, but it was not.") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LotteryError(f"Expected what tf-lottery verify wrote in {path}, but it is damaged ({error}).") from None
+
+
+def read_all(run: Run) -> list[Verification]:
+    """What was found of all levels, in order."""
+    found = (re.fullmatch(r"level_(\d+)", path.parent.name) for path in run.folder.glob("verify/level_*/verdict.json"))
+    return [read(run, level) for level in sorted(int(match[1]) for match in found if match)]
+
+
+def _write_csv(path: Path, columns, rows) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(
+            [["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows]
+        )
