@@ -4,7 +4,8 @@ What stands here, and after a colon the names that other rooms take from it:
 
     verify     the controls of a ticket trained, and what they say
     controls   the controls: what each changes about a ticket
-    verdict    what they say, a table and a sentence: Measured, Verification, and the names DENSE, OTHER_ORDER, TICKET
+    verdict    what they say, a table and a sentence: Measured, Verification, and the names DENSE, LINES, NAMES, OTHER_ORDER,
+               TICKET
     analysis   the analyses, for any model and any tickets
     walk       the networks on a straight line between two, measured
     line       what was measured on such a line: Line, POINTS

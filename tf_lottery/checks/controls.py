@@ -92,6 +92,8 @@ def why_not_inverted(ticket: Ticket, dense: Ticket | None, before: Ticket | None
     name = ticket.found.get("criterion")
     if not isinstance(name, str) or name not in criteria.registry:
         return f"the ticket's criterion, {name!r}, is not registered"
+    if road_of(ticket) == "regrow":
+        return "its mask was regrown in training, and not chosen by scores"
     parent = parent_of(ticket, dense, before)
     if parent is None:
         return "the level that it was pruned from is not there"

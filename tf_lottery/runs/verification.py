@@ -148,7 +148,7 @@ def _not_run(run: Run, base: Settings, tickets: Mapping[int, Ticket], level: int
         missing["level_before"] = "the level before is not there"
     elif before.found.get("steps", base.steps) != base.steps:
         missing["level_before"] = f"the level before was trained for {before.found['steps']:,} steps only"
-    elif controls.road_of(tickets[level]) == "gradual" and level > 1:
+    elif controls.road_of(tickets[level]) in ("gradual", "regrow") and level > 1:
         missing["level_before"] = "the ticket was not pruned from the level before"
     return missing
 
