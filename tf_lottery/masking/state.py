@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tf_lottery.base.errors import LotteryError, TicketError
 from tf_lottery.masking import matrices, own_step, weights
@@ -17,6 +19,10 @@ from tf_lottery.masking.weights import Kernel, check_keras_3
 from tf_lottery.masking.wrapping import wrap
 from tf_lottery.rules import masks as masks_lib
 from tf_lottery.rules.masks import Arrays
+
+_SLOTS: weakref.WeakKeyDictionary = (
+    weakref.WeakKeyDictionary()
+)  # of optimizers, which look for them in each mask otherwise
 
 
 def get_masks(model) -> Arrays:
@@ -196,22 +202,34 @@ def _mask_optimizer(
 
 
 def _mask_slots(optimizer: keras.optimizers.Optimizer, masks: Mapping[int, np.ndarray]) -> None:
+    kept = {owner: tf.constant(mask, bool) for owner, mask in masks.items()}
+    for slot, owner, start in _slots(optimizer):
+        mask = kept.get(owner)
+        if mask is not None and mask.shape == tuple(slot.shape):
+            slot.assign(tf.where(mask, slot.value, tf.constant(start, slot.value.dtype)))
+
+
+def _slots(optimizer: keras.optimizers.Optimizer) -> list[tuple[keras.Variable, int, float]]:
+    """(slot, `id` of the variable it is of, the value it begins with); found once for an optimizer, while it has these slots."""
+    variables = optimizer.variables
+    known, slots = _SLOTS.get(optimizer, ([], []))
+    if [id(one) for one in known] == [id(one) for one in variables]:
+        return slots
     owners: dict[str, list] = {}
     for variable in built_with(optimizer):
         owners.setdefault(variable.path.replace("/", "_") + "_", []).append(variable)
-    starts = _slot_starts(optimizer)
+    starts, slots = _slot_starts(optimizer), []
     seen: dict[str, int] = {}
-    for slot in optimizer.variables:
+    for slot in variables:
         name = slot.path.rpartition("/")[2]
         prefix = max((known for known in owners if name.startswith(known)), key=len, default=None)
         if prefix is None:
             continue
         owner = owners[prefix][seen.get(name, 0) % len(owners[prefix])]
         seen[name] = seen.get(name, 0) + 1
-        mask = masks.get(id(owner))
-        if mask is not None and mask.shape == tuple(slot.shape):
-            start = starts.get(name.removeprefix(prefix), 0.0)
-            slot.assign(np.where(mask, weights.value_of(slot), np.float32(start)))
+        slots.append((slot, id(owner), starts.get(name.removeprefix(prefix), 0.0)))
+    _SLOTS[optimizer] = list(variables), slots
+    return slots
 
 
 def _slot_starts(optimizer: keras.optimizers.Optimizer) -> dict[str, float]:
