@@ -14,7 +14,7 @@ What stands here, and after a colon the names that other rooms take from it:
     tables      its tables: columns, writing, reading
     outcome     what the tables say over all replicates: LevelStatistics, Statistic, by_level, best_by_rule, verdict
     gathering   which runs a name stands for, and what can be read of each: PLAN, Row, is_run
-    study       runs side by side, as data: Study, MEASURED, CURVES
-    comparison  the best level of each combination, a ranking, paired differences: Combination, Standing, DENSE
+    study       runs side by side, as data: Study, MEASURED, CURVES, text
+    comparison  the best level of each combination, a ranking, paired differences: Combination, Standing, DENSE, TEST
     executor    many tasks at once
 """
