@@ -147,8 +147,11 @@ class Watch:
     def __init__(self):
         self.rows: list[dict] = []
 
-    def begin(self, replicate, level, density):
+    def begin(self, replicate, level, density, steps=None, search=False):
         return ()
+
+    def skipped(self, steps):
+        pass
 
     def done(self, row) -> None:
         self.rows.append(

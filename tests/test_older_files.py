@@ -92,3 +92,14 @@ def test_of_a_finished_run_nothing_is_left_to_do(run, tmp_path, capfd):
     assert call("find", *FIND, f"--results_dir={tmp_path}", "--json", "--quiet") == 0
     assert '"trained": false' in capfd.readouterr().out
     assert contents(run.folder) == before
+
+
+def test_such_a_run_is_gone_on_with(run, tmp_path):
+    """Its settings know no roads, its table has fewer columns, and its tickets do not tell what they cost."""
+    before, levels = run.summary(), [flag for flag in FIND if "levels" not in flag]
+    assert call("find", *levels, "--levels=2", f"--results_dir={tmp_path}", "--quiet") == 0
+    after = run.summary()
+    assert [{name: row[name] for name in before[0]} for row in after[:2]] == before
+    assert [row["trainings"] for row in after] == [None, None, 3]
+    assert after[1]["final_validation_accuracy"] == pytest.approx(run.ticket(0, 1).metrics["final_validation_accuracy"])
+    assert run.settings()["search"] == "iterative"

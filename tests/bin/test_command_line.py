@@ -39,6 +39,7 @@ def test_files_are_where_the_design_says(finished):
     with (run / "summary.csv").open() as file:
         rows = list(csv.DictReader(file))
     columns = "replicate,level,density,early_stop_step,early_stop_test_accuracy,final_test_accuracy,seconds"
+    columns += ",trainings,steps,early_stop_validation_accuracy,final_validation_accuracy"
     assert list(rows[0]) == columns.split(",") and len(rows) == 6
     assert [float(row["density"]) for row in rows[:3]] == pytest.approx([1, 0.8, 0.64])
     with (run / "replicate_0/level_01/curve.csv").open() as file:

@@ -178,10 +178,10 @@ def test_without_tensorboard_the_flag_says_what_to_install(tmp_path, capsys, mon
 
 
 def test_progress_tells_levels_replicates_and_steps():
-    display = LevelDisplay([(0, 0), (0, 1), (1, 0)], 50)
+    display = LevelDisplay([(0, 0), (0, 1), (1, 0)], 150)
     assert display.told() == "0 of 3 levels, 0 of 2 replicates"
     console = display.progress.live.console = Console(file=io.StringIO(), width=160, force_terminal=True)
-    display.begin(0, 0, 1.0)
+    display.begin(0, 0, 1.0, 50)
     display.advance(20, 20)
     row = {
         "replicate": 0,

@@ -21,7 +21,8 @@ from tf_lottery.claims.papers.criteria import CRITERIA_BAD
 from tf_lottery.claims.papers.signs import TREATMENTS
 from tf_lottery.claims.plan import Branch, ByRule, Learned
 from tf_lottery.rules import criteria, treatments
-from tf_lottery.runs import experiment, problem
+from tf_lottery.runs import experiment
+from tf_lottery.runs import settings as settings_lib
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.tables import RULE, SUMMARY, SUPERMASKS
 from tf_lottery.training import loop
@@ -195,7 +196,7 @@ def test_a_claim_is_one_sentence_with_a_source_and_a_rule(name):
 @pytest.mark.parametrize("scale", plan_lib.PLANS)
 def test_the_settings_of_a_plan_are_possible(scale):
     for own in plan_lib.plan(scale).experiments:
-        problem.check_numbers(own.trunk.settings)
+        settings_lib.check_numbers(own.trunk.settings)
         if isinstance(own, Branch):
             assert set(own.levels()) <= set(own.of.levels())
         settings = own.settings

@@ -8,7 +8,7 @@ import pytest
 
 import tf_lottery as tfl
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.search.lottery import steps_of
+from tf_lottery.search.plan import steps_of
 from tf_lottery.search.rates import Cubic, at_once, rounds_to, spread
 from tf_lottery.tickets.values import arrays
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_lottery.base.errors import LotteryError
+from tf_lottery.runs.outcome import MEASURED, TOLD
 
 
 class Board:
@@ -28,19 +29,20 @@ class Board:
             )
         self.folder, self.settings = folder, dict(settings)
 
-    def callbacks(self, replicate: int, level: int, density: float) -> Sequence:
-        """What a level is to be trained with."""
+    def callbacks(self, replicate: int, level: int, density: float | None, search: bool = False) -> Sequence:
+        """What a level is to be trained with, or its network for the search alone."""
         from tf_lottery.search.callbacks import LevelSummaries
 
         own = {"replicate": replicate, "level": level, "weights_remaining": density}
-        return [LevelSummaries(self._replicate(replicate) / f"level_{level:02d}", {**self.settings, **own})]
+        folder = f"{'search_of_' if search else ''}level_{level:02d}"
+        return [LevelSummaries(self._replicate(replicate) / folder, {**self.settings, **own})]
 
     def done(self, row: Mapping[str, Any]) -> None:
         """Writes the outcome of a level: scalars against the level's number."""
         import tensorflow as tf
 
         with tf.summary.create_file_writer(str(self._replicate(row["replicate"]))).as_default(step=row["level"]):
-            for name in ("density", "early_stop_step", "early_stop_test_accuracy", "final_test_accuracy", "seconds"):
+            for name in (*MEASURED, *TOLD, "seconds"):
                 if row.get(name) is not None:
                     tf.summary.scalar(f"by_level/{name}", row[name])
 

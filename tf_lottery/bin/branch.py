@@ -21,9 +21,11 @@ from tf_lottery.bin import main as main_lib
 from tf_lottery.bin import tasks, training
 from tf_lottery.bin.flags import Flags
 from tf_lottery.bin.training import Place
+from tf_lottery.runs.executor.task import Task
 from tf_lottery.runs.outcome import by_level
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import BranchSettings, Settings, setting
+from tf_lottery.runs.todo import each_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Which:
 
     branch: str | None = setting(None, "The branch's name. Default: what it changes, as in reinit or random_mask.")
     levels: tuple[int, ...] | None = setting(
-        None, "The levels to retrain, as in 1,4-6. Default: all but the dense one."
+        None, "The levels to retrain, as in 1,4-6. Default: all tickets that were trained in full."
     )
 
 
@@ -45,8 +47,8 @@ def main(argv: list[str]) -> None:
         jobs.append((tasks.suffixed(which.branch, values) if which.branch else default_name(settings), settings))
     run = Run.at(place.results_dir, place.name)
     base = Settings.of(run)
-    levels = range(1, base.levels + 1) if which.levels is None else which.levels
-    workers.check(place)
+    levels = _tickets(run, base) if which.levels is None else which.levels
+    workers.check(place, len(jobs))
     if place.dry_run:
         for name, _ in jobs:
             _print_plan(place, run, run.branch(name), base, levels)
@@ -60,16 +62,25 @@ def main(argv: list[str]) -> None:
         settled = {**dataclasses.asdict(base), **dataclasses.asdict(settings), "branch": name}
         arguments = {"name": name, "levels": levels, "settings": settings}
         left = missing(run.branch(name))
-        training.here(place, "run_branch", run, left, base.steps, settled, TELLING, branch=name, **arguments)
+        trainings = each_of(left, base.steps or 0)
+        training.here(place, "run_branch", run, left, trainings, settled, TELLING, branch=name, **arguments)
         return
-    todo, branches = [], {}
+    todo: list[Task] = []
+    branches: dict[str, Run] = {}
     for name, settings in jobs:
         path = f"{run.name}/branches/{name}"
         branches[path] = run.branch(name)
         tasks.check(branches[path], settings)
         arguments = {"name": name, "levels": tuple(levels), "settings": settings, "data_dir": place.data_dir}
-        todo += tasks.tasks_of(path, "run_branch", missing(branches[path]), base.steps, of=run.name, **arguments)
+        trainings = each_of(missing(branches[path]), base.steps or 0)
+        todo += tasks.tasks_of(path, "run_branch", trainings, of=run.name, **arguments)
     training.at_once(place, workers, todo, branches, argv, TELLING)
+
+
+def _tickets(run: Run, base: Settings) -> Sequence[int]:
+    """All levels but the dense one that were trained in full; those that are not finished are named by `run_branch`."""
+    short = {level.level for level in by_level(run.summary()) if not level.in_full} if run.finished() else set()
+    return [level for level in range(1, (base.levels or 0) + 1) if level not in short]
 
 
 def _as_json(branch: Run, worked: bool) -> dict[str, Any]:
@@ -95,8 +106,8 @@ def _print_plan(place: Place, run: Run, branch: Run, base: Settings, levels: Seq
     from tf_lottery.bin import dry_run
 
     missing = branch.missing(base.replicates, levels, place.replicate)
-    count = len(levels) * (base.replicates if place.replicate is None else 1)
-    dry_run.show(branch, missing, count, base.steps, dry_run.from_finished(run, missing), json=place.json)
+    count, todo = len(levels) * (base.replicates if place.replicate is None else 1), each_of(missing, base.steps or 0)
+    dry_run.show(branch, (count - len(missing), count), todo, dry_run.from_finished(run, todo), json=place.json)
 
 
 def default_name(settings: BranchSettings) -> str:

@@ -25,6 +25,7 @@ from tf_lottery.bin.display import LevelDisplay, print_json
 from tf_lottery.bin.flags import Flags
 from tf_lottery.claims.claim import Result
 from tf_lottery.claims.plan import PLANS, Plan, plan
+from tf_lottery.runs.executor.task import named
 from tf_lottery.runs.settings import setting
 
 
@@ -69,14 +70,16 @@ class RunsDisplay(LevelDisplay):
     def told(self) -> str:
         return f"{self.finished} of {self.levels} levels"
 
-    def enter(self, run: str, left: Sequence[tuple[int, int]], steps: int) -> None:
+    def enter(self, run: str, left: Sequence[tuple[int, int]]) -> None:
         """A run begins, of which these (replicate, level) are left to do."""
-        self.run, self.left, self.steps, self.seconds = run, list(left), steps, 0.0
+        self.run, self.left, self.seconds = run, list(left), 0.0
         self.progress.update(self.all, description=run)
 
-    def begin(self, replicate: int, level: int, density: float) -> Sequence:
-        callbacks = super().begin(replicate, level, density)
-        self.progress.update(self.level, description=f"replicate {replicate}, level {level}")
+    def begin(
+        self, replicate: int, level: int, density: float | None, steps: int | None = None, search: bool = False
+    ) -> Sequence:
+        callbacks = super().begin(replicate, level, density, steps, search)
+        self.progress.update(self.level, description=f"replicate {replicate}, {named(level, search)}")
         return callbacks
 
     def done(self, row: Mapping[str, Any]) -> None:
@@ -151,7 +154,7 @@ def _work(plan: Plan, missing: Mapping[str, Sequence], folder: Path, checking: C
             dataset = plan[name].trunk.settings.dataset
             if dataset in unavailable:
                 continue
-            display.enter(f"{at} of {len(missing)}: {name}", left, plan[name].steps)
+            display.enter(f"{at} of {len(missing)}: {name}", left)
             try:
                 plan[name].work(experiment, folder, display, data_dir=checking.data_dir, replicate=checking.replicate)
             except DataError as error:  # the other data sets' claims do not depend on it

@@ -13,8 +13,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from tf_lottery.bin.board import Board
-from tf_lottery.runs.executor.task import steps_callback
+from tf_lottery.runs.executor.task import named, steps_callback
 from tf_lottery.runs.outcome import LevelStatistics, Statistic, best_by_rule
+from tf_lottery.runs.todo import cost
 
 
 class LevelDisplay:
@@ -22,7 +23,7 @@ class LevelDisplay:
 
     Args:
       left: (replicate, level) of what there is to train.
-      steps: Steps of one level.
+      steps: Steps of all that together.
       quiet: Show nothing.
       aside: Show it on stderr, where stdout is for a program.
       board: Is told too.
@@ -39,10 +40,10 @@ class LevelDisplay:
     ):
         self.console = Console(file=sys.stderr if aside else sys.stdout, quiet=quiet)
         self.progress = progress_on(self.console)
-        self.left, self.levels, self.steps, self.board = list(left), len(left), steps, board
+        self.left, self.levels, self.steps, self.board = list(left), len(left), 0, board
         self.replicates = len({replicate for replicate, _ in left})
-        self.all = self.progress.add_task("all", total=self.levels * steps, told=self.told())
-        self.level = self.progress.add_task("level", total=steps, told="", visible=False)
+        self.all = self.progress.add_task("all", total=steps, told=self.told())
+        self.level = self.progress.add_task("level", total=None, told="", visible=False)
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -59,21 +60,28 @@ class LevelDisplay:
         finished = self.replicates - len({replicate for replicate, _ in self.left})
         return f"{levels}, {finished} of {self.replicates} replicates"
 
-    def begin(self, replicate: int, level: int, density: float) -> Sequence:
+    def begin(
+        self, replicate: int, level: int, density: float | None, steps: int | None = None, search: bool = False
+    ) -> Sequence:
+        self.steps, what = steps or 0, f"replicate {replicate}, {named(level, search)}"
         self.progress.reset(
             self.level,
-            description=f"replicate {replicate}, level {level} ({100 * density:.3g} %)",
+            description=what if density is None else f"{what} ({100 * density:.3g} %)",
             total=self.steps,
             visible=True,
             told=f"0 of {self.steps:,} steps",
         )
-        summaries = self.board.callbacks(replicate, level, density) if self.board else []
-        return [steps_callback(self.advance, self.tell, replicate, level), *summaries]
+        summaries = self.board.callbacks(replicate, level, density, search) if self.board else []
+        return [steps_callback(self.advance, self.tell, what), *summaries]
 
     def advance(self, steps: int, reached: int) -> None:
         """So many steps more are done; the level is at step `reached`."""
         self.progress.advance(self.all, steps)
         self.progress.update(self.level, completed=reached, told=f"{reached:,} of {self.steps:,} steps")
+
+    def skipped(self, steps: int) -> None:
+        """So many steps need not be done."""
+        self.progress.advance(self.all, steps)
 
     def done(self, row: Mapping[str, Any]) -> None:
         self.finish(row)
@@ -109,10 +117,12 @@ def progress_on(console: Console) -> Progress:
 def line_of(row: Mapping[str, Any]) -> str:
     """What is said of a finished level."""
     notes = f"; {row['notes']}" if row["notes"] else ""
+    remark = f"; {row['remark']}" if row.get("remark") else ""
+    spent = f", {cost(row['trainings'])} spent for it" if row.get("trainings") else ""
     return (
         f"replicate {row['replicate']} level {row['level']:>2}: density {100 * row['density']:6.2f} %, "
         f"early stop at step {row['early_stop_step']:,}, test accuracy {100 * row['early_stop_test_accuracy']:.2f} % there and "
-        f"{100 * row['final_test_accuracy']:.2f} % at the end, {row['seconds']:.1f} s{notes}"
+        f"{100 * row['final_test_accuracy']:.2f} % at the end, {row['seconds']:.1f} s{spent}{remark}{notes}"
     )
 
 
@@ -145,15 +155,19 @@ def print_table(shown: Table) -> None:
 def table(title: str, levels: Sequence[LevelStatistics]) -> Table:
     """Density, early stop and test accuracy by level: mean, smallest and largest over replicates."""
     shown = Table(title=title, title_justify="left")
-    for heading in ("level", "density %", "early-stop step", "test accuracy % at early stop", "at the end"):
+    headings = ("level", "density %", "early-stop step", "test accuracy % at early stop", "at the end", "trainings")
+    told = any(level.trainings for level in levels)  # an older run does not say
+    for heading in headings if told else headings[:-1]:
         shown.add_column(heading, justify="right")
     for level in levels:
+        spent = _range(level.trainings, "{:.4g}") if level.trainings else "-"
         shown.add_row(
-            str(level.level),
+            f"{level.level}" if level.in_full else f"{level.level} (short)",
             f"{100 * level.density.mean:.2f}",
             _range(level.early_stop_step, "{:,.0f}"),
             _range(level.early_stop_test_accuracy, "{:.2f}", 100),
             _range(level.final_test_accuracy, "{:.2f}", 100),
+            *([spent] if told else []),
         )
     return shown
 

@@ -6,6 +6,7 @@ that is removed again, for one replicate of at most two levels with few steps.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import statistics
 import tempfile
@@ -19,11 +20,12 @@ from tf_lottery.base import container
 from tf_lottery.base.errors import TicketError
 from tf_lottery.bin.display import print_json
 from tf_lottery.runs.results import Run
-from tf_lottery.runs.settings import Problem
+from tf_lottery.runs.settings import Problem, Settings
+from tf_lottery.runs.todo import Training
+from tf_lottery.search.plan import WITHIN_ONE
 from tf_lottery.training import checkpoint
 
 STEPS = 50  # between two measurements in a rehearsal; it trains twice as many
-Left = Sequence[tuple[int, int]]  # (replicate, level)
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,37 @@ class Estimate:
     source: str
 
 
-def show(run: Run, left: Left, levels: int, steps: int, estimate: Estimate | None, *, json: bool = False) -> None:
-    """Prints the plan of a run of so many levels in all, `left` of them not finished; nothing is written."""
-    begun = sum(_reached(run.checkpoint(*at)) for at in left)
-    todo = len(left) * steps - begun
+def show(
+    run: Run,
+    levels: tuple[int, int],
+    todo: Sequence[Training],
+    estimate: Estimate | None,
+    *,
+    json: bool = False,
+    road: str | None = None,
+) -> None:
+    """Prints the plan of a run, of whose levels so many are finished, of so many; nothing is written."""
+    begun = sum(_reached(run.checkpoint(each.replicate, each.level, each.search)) for each in todo)
+    steps = sum(each.steps for each in todo) - begun
     if estimate and begun:
-        estimate = dataclasses.replace(estimate, seconds=estimate.seconds * todo / (todo + begun))
-    plan = {"run": str(run.folder), "levels": levels, "trainings": len(left), "steps": todo}
+        estimate = dataclasses.replace(estimate, seconds=estimate.seconds * steps / (steps + begun))
+    plan = {"run": str(run.folder), "levels": levels[1], "trainings": len(todo), "steps": steps}
+    plan |= {"road": road} if road else {}
     if json:
         print_json({**plan, **(dataclasses.asdict(estimate) if estimate else {"seconds": 0, "bytes": 0})})
         return
-    print(f"The run: {run.folder}, {levels - len(left)} of {levels} levels finished")
-    print(f"To do: {len(left)} trainings of {steps:,} steps, {todo:,} steps in all")
+    print(f"The run: {run.folder}, {levels[0]} of {levels[1]} levels finished")
+    if road:
+        print(road)
+    lengths = collections.Counter(each.steps for each in todo)
+    each = " and ".join(f"{count} of {length:,} steps" for length, count in sorted(lengths.items(), reverse=True))
+    if len(lengths) < 2:
+        each = f"of {todo[0].steps:,} steps" if todo else ""
+    print(
+        f"To do: {len(todo)} trainings{' ' if len(lengths) < 2 else ', '}{each}, {steps:,} steps in all".replace(
+            "  ", " "
+        )
+    )
     if begun:
         print(f"They go on from checkpoints, after {begun:,} steps that are done.")
     if estimate:
@@ -62,50 +83,66 @@ def _reached(path: Path) -> int:
         return 0
 
 
-def from_finished(run: Run, left: Left) -> Estimate | None:
-    """What finished levels of a run say about those that are left; None if it has none."""
+def from_finished(run: Run, todo: Sequence[Training]) -> Estimate | None:
+    """What finished levels of a run say about the trainings that are left; None if it has none."""
     rows = run.summary() if run.finished() else []
-    if not rows or not left:
+    if not rows or not todo:
         return None
     size = {at: (run.level_folder(*at) / "level.ticket").stat().st_size for at in run.finished()}
     by_level: dict[int, list[int]] = {}
     for (_, level), bytes_ in size.items():
         by_level.setdefault(level, []).append(bytes_)
     means = {level: statistics.fmean(sizes) for level, sizes in by_level.items()}
-    seconds = statistics.fmean(row["seconds"] for row in rows)
+    whole = run.settings().get("steps") or max(each.steps for each in todo)
+    a_step = statistics.fmean(row["seconds"] / (row.get("steps") or whole) for row in rows)
 
     def of(level: int) -> float:  # a level that no replicate has yet is no larger than the nearest that one has
         return means[min(means, key=lambda known: abs(known - level))]
 
     return Estimate(
-        seconds * len(left), sum(of(level) for _, level in left), f"from {len(rows)} levels that are finished"
+        a_step * sum(each.steps for each in todo),
+        sum(of(each.level) for each in todo if not each.search),
+        f"from {len(rows)} levels that are finished",
     )
 
 
-def rehearsed(work: Callable[[Run, Problem, Stopwatch], Any], settings: Problem, left: Left) -> Estimate | None:
+def rehearsed(
+    work: Callable[[Run, Problem, Stopwatch], Any], settings: Problem, todo: Sequence[Training]
+) -> Estimate | None:
     """Tries the work out with few steps.
 
     Args:
       work: `work(run, settings, display)` does what the command does.
       settings: Those of the command, resolved.
-      left: What the command has to do.
+      todo: What the command has to do.
     """
-    if not left:
+    if not todo:
         return None
     few: dict[str, Any] = {"replicates": 1, "steps": 2 * STEPS, "eval_every": STEPS, "test_every": 2 * STEPS}
-    few |= {"levels": 1, "rewind_to": 0} if hasattr(settings, "levels") else {}
+    if isinstance(settings, Settings):
+        few |= {"levels": 1, "rewind_to": 0, "budget": None, "level_steps": None, "dense": True}
+        few |= {"density": settings.density and settings.density[-1:], "search_steps": None}
+        few |= {"search_steps": 2 * STEPS} if settings.search in WITHIN_ONE else {}
     watch = Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
         run = Run.at(folder, "rehearsal")
         work(run, dataclasses.replace(settings, **few), watch)
         sizes = [(run.level_folder(0, row["level"]) / "level.ticket").stat().st_size for row in watch.rows]
-    replicates = len({replicate for replicate, _ in left})
-    level = watch.around + settings.steps * watch.step
-    level += (settings.steps / settings.eval_every + settings.steps / settings.test_every) * watch.evaluation / 2
+    replicates = len({each.replicate for each in todo})
+    measurements = sum(each.steps / settings.eval_every + each.steps / settings.test_every for each in todo)
+    seconds = len(todo) * watch.around + sum(each.steps for each in todo) * watch.step
     densities = [row["density"] for row in watch.rows]
-    bytes_ = sum(_interpolated(densities, sizes, densities[-1] ** level) for _, level in left)
+    levels = max(each.level for each in todo)
+
+    def density(level: int) -> float:
+        given = settings.density if isinstance(settings, Settings) else None
+        if given is None or not isinstance(settings, Settings):
+            return densities[-1] ** level
+        return given[-1] ** (level / levels) if settings.search == "iterative" else (1.0, *given)[level]
+
+    bytes_ = sum(_interpolated(densities, sizes, density(each.level)) for each in todo if not each.search)
     return Estimate(
-        replicates * watch.start + len(left) * level,
+        replicates * watch.start + seconds + measurements * watch.evaluation / 2,
         bytes_,
         f"measured just now: {1_000 * watch.step:.2g} ms a step, {1_000 * watch.evaluation:.2g} ms for measuring both sets, "
         f"{watch.around:.1g} s around a level, {watch.start:.2g} s to begin a replicate",
@@ -128,7 +165,9 @@ class Stopwatch:
         self.began, self.start, self.ended = time.perf_counter(), 0.0, 0.0
         self.step = self.evaluation = self.around = 0.0
 
-    def begin(self, replicate: int, level: int, density: float | None) -> Sequence:
+    def begin(
+        self, replicate: int, level: int, density: float | None, steps: int | None = None, search: bool = False
+    ) -> Sequence:
         import keras
 
         watch, now = self, time.perf_counter
@@ -152,6 +191,9 @@ class Stopwatch:
                 watch.ended = now()
 
         return [Times()]
+
+    def skipped(self, steps: int) -> None:
+        pass
 
     def done(self, row: Mapping[str, Any]) -> None:
         self.rows.append(row)

@@ -1,48 +1,78 @@
-"""Find winning tickets by iterative magnitude pruning with rewinding.
+"""Find winning tickets by magnitude pruning with rewinding.
 
-usage: tf-lottery find [flags]
+usage: tf-lottery find --budget=2 --density=0.13 [flags]
+       tf-lottery find --search=gradual --density=0.2,0.05 [flags]
        tf-lottery find --criterion=large_final,movement --workers=2 [flags]
 
 Trains the dense network, prunes, rewinds the survivors and trains again, level by level and replicate by replicate, and
-says which ticket won. Results go to RESULTS_DIR/NAME. The same command goes on where an interrupted run stopped.
+says which ticket won. With a density and a budget it spends so many trainings on the ticket; by itself it makes the search of the
+papers, each level in full. Results go to RESULTS_DIR/NAME. The same command goes on where an interrupted run stopped.
 
 A flag of one word or number that is given several values makes a run for each, and several such flags one for each
-combination, in RESULTS_DIR/NAME+criterion=movement.
+combination, in RESULTS_DIR/NAME+criterion=movement. What such runs have in common is trained once.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import glob
 import sys
 from typing import Any
 
+from tf_lottery.base.quiet import native_stderr_off
 from tf_lottery.bin import main as main_lib
 from tf_lottery.bin import tasks, training
 from tf_lottery.bin.flags import Flags
 from tf_lottery.runs.outcome import by_level, verdict
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import Settings
+from tf_lottery.runs.todo import cheap_road, cheap_road_in_words, in_words, trainings_left
+from tf_lottery.search.plan import Plan
 
 
 def main(argv: list[str]) -> None:
-    jobs = []
+    runs = []
     for values, words in tasks.combinations(argv, Settings):
         place, workers, settings = Flags(__doc__, training.Place, tasks.Workers, Settings).parse(words)
         settings = settings.resolved()
-        name = tasks.suffixed(settings.model if place.name is None else place.name, values)
-        jobs.append((Run.at(place.results_dir, name), settings))
-    workers.check(place)
+        base = settings.model if place.name is None else place.name
+        runs.append((Run.at(place.results_dir, tasks.suffixed(base, values)), settings))
+    workers.check(place, len(runs))
+    elsewhere = not place.dry_run and (len(runs) > 1 or not workers.alone)
+    jobs = [_job(place, run, settings, elsewhere) for run, settings in runs]
+    training.work(place, workers, "run_find", jobs, TELLING, argv, f"{glob.escape(base)}+*" if values else None)
 
-    def missing(run: Run, settings: Settings) -> list[tuple[int, int]]:
-        return run.missing(settings.replicates, range(settings.levels + 1), place.replicate)
 
-    training.work(place, workers, "run_find", jobs, missing, lambda settings: settings.levels + 1, TELLING, argv)
+def _job(place: training.Place, run: Run, settings: Settings, elsewhere: bool) -> training.Job:
+    """What is left to do of a run; where another process does it, damaged files are set aside here."""
+    if settings.levels is None and (written := run.spec()):  # what the network says was found out before
+        settings = dataclasses.replace(settings, levels=written["settings"].get("levels"))
+    tasks.check(run, settings, aside=elsewhere)
+    plan = settings.plan() if settings.levels else None
+    levels = range(settings.first, (settings.levels or 0) + 1)
+    left = run.missing(settings.replicates, levels, place.replicate)
+    if plan is None and (left or not settings.levels):
+        plan = _plan_of_network(place, settings)
+        settings, levels = dataclasses.replace(settings, levels=plan.levels), range(plan.levels + 1)
+        left = run.missing(settings.replicates, levels, place.replicate)
+    todo = trainings_left(run, plan, left) if plan else []
+    told = plan and (settings.density is not None or plan.search_steps is not None)
+    return training.Job(run, settings, left, len(levels), todo, in_words(settings, plan) if plan and told else None)
+
+
+def _plan_of_network(place: training.Place, settings: Settings) -> Plan:
+    with native_stderr_off():
+        from tf_lottery.problems import data
+        from tf_lottery.runs import problem
+    return problem.plan_of(settings, data.load(settings.dataset, place.data_dir))
 
 
 def _as_json(run: Run, worked: bool) -> dict[str, Any]:
     statistics = by_level(run.summary())
     levels = [dataclasses.asdict(level) for level in statistics]
-    return {"run": str(run.folder), "trained": worked, "verdict": verdict(statistics), "levels": levels}
+    cheap = cheap_road(Settings.of(run), run.summary())
+    more = {"cheap_road": cheap} if cheap else {}
+    return {"run": str(run.folder), "trained": worked, "verdict": verdict(statistics), "levels": levels, **more}
 
 
 def _table(run: Run):
@@ -51,7 +81,12 @@ def _table(run: Run):
     return table(f"{run.folder}", by_level(run.summary()))
 
 
-TELLING = training.Telling(_as_json, _table, lambda run: [*run.remarks(), verdict(by_level(run.summary()))])
+def _lines(run: Run) -> list[str]:
+    cheap = cheap_road(Settings.of(run), run.summary())
+    return [*run.remarks(), verdict(by_level(run.summary())), *([cheap_road_in_words(cheap)] if cheap else [])]
+
+
+TELLING = training.Telling(_as_json, _table, _lines)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from tf_lottery.bin.flags import Flags
 from tf_lottery.runs.outcome import best_by_rule
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import Settings, SupermaskSettings
+from tf_lottery.runs.todo import each_of
 
 
 def main(argv: list[str]) -> None:
@@ -37,16 +38,15 @@ def main(argv: list[str]) -> None:
             raise LotteryError("Expected one process and one value of each flag with by=rule, which only measures.")
         _by_rule(place, settings)
         return
-    workers.check(place)
+    workers.check(place, len(jobs))
     runs = []
     for values, settings in jobs:
         name = f"{settings.model}_{settings.by}" if place.name is None else place.name
-        runs.append((Run.at(place.results_dir, tasks.suffixed(name, values)), settings))
-
-    def missing(run: Run, settings: SupermaskSettings) -> list[tuple[int, int]]:
-        return run.missing(settings.replicates, [0], place.replicate)
-
-    training.work(place, workers, "run_supermask", runs, missing, lambda settings: 1, TELLING, argv)
+        run = Run.at(place.results_dir, tasks.suffixed(name, values))
+        tasks.check(run, settings, aside=not place.dry_run and (len(jobs) > 1 or not workers.alone))
+        left = run.missing(settings.replicates, [0], place.replicate)
+        runs.append(training.Job(run, settings, left, 1, each_of(left, settings.steps)))
+    training.work(place, workers, "run_supermask", runs, TELLING, argv)
 
 
 def _as_json(run: Run, worked: bool) -> dict[str, Any]:

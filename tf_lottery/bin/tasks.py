@@ -19,9 +19,10 @@ from tf_lottery.base.errors import LotteryError
 from tf_lottery.bin.display import line_of, progress_on, tell
 from tf_lottery.bin.flags import plugins
 from tf_lottery.runs.executor import executor
-from tf_lottery.runs.executor.task import Task
+from tf_lottery.runs.executor.task import Task, named
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import BranchSettings, Problem, setting
+from tf_lottery.runs.todo import Training
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,16 @@ class Workers:
         """Whether this process does the work itself."""
         return self.workers == 1 and self.executor == "local"
 
-    def check(self, place) -> None:
+    def check(self, place, runs: int = 1) -> None:
         """
         Raises:
-          LotteryError: If a flag does not go together with several tasks at once.
+          LotteryError: If a flag does not go together with several tasks at once, or with several runs.
         """
         for flag, without in (("strategy", "none"), ("tensorboard", None)):
-            if not self.alone and (given := getattr(place, flag, without)) != without:
-                raise LotteryError(f"Expected --{flag} with one process only, but received {given!r} and several.")
+            if (not self.alone or runs > 1) and (given := getattr(place, flag, without)) != without:
+                raise LotteryError(
+                    f"Expected --{flag} with one run in one process only, but received {given!r} and several."
+                )
 
 
 def combinations(
@@ -111,7 +114,8 @@ class TasksDisplay:
         self.left = {task.name: set(task.left) for task in tasks}
         self.levels, self.several = sum(map(len, self.left.values())), len({task.run for task in tasks}) > 1
         self.seconds = dict.fromkeys(self.left, 0.0)
-        steps = sum(task.steps * len(task.left) for task in tasks)
+        steps = sum(task.steps for task in tasks)
+        self.of: dict[str, int] = {}  # the steps of each task's training
         self.all = self.progress.add_task("all", total=steps, told=self.told())
         self.bars: dict[str, Any] = {}
 
@@ -126,20 +130,29 @@ class TasksDisplay:
         levels = self.levels - sum(map(len, self.left.values()))
         return f"{levels} of {self.levels} levels, {sum(not left for left in self.left.values())} of {len(self.left)} tasks"
 
-    def begin(self, task: Task, replicate: int, level: int, density: float | None) -> None:
+    def begin(
+        self, task: Task, replicate: int, level: int, density: float | None, steps: int | None, search: bool
+    ) -> None:
         if task.name not in self.bars:
-            self.bars[task.name] = self.progress.add_task(task.name, total=task.steps, told="")
-        self.progress.reset(self.bars[task.name], description=f"{task.name}, level {level}", told="")
+            self.bars[task.name] = self.progress.add_task(task.name, total=steps, told="")
+        self.of[task.name] = steps or 0
+        description = f"{task.name}, {named(level, search)}"
+        self.progress.reset(self.bars[task.name], total=steps, description=description, told="")
 
     def advance(self, task: Task, steps: int, reached: int) -> None:
         self.progress.advance(self.all, steps)
-        self.progress.update(self.bars[task.name], completed=reached, told=f"{reached:,} of {task.steps:,} steps")
+        self.progress.update(
+            self.bars[task.name], completed=reached, told=f"{reached:,} of {self.of[task.name]:,} steps"
+        )
+
+    def skipped(self, task: Task, steps: int) -> None:
+        self.progress.advance(self.all, steps)
 
     def done(self, task: Task, row: Mapping[str, Any]) -> None:
         self.left[task.name].discard((row["replicate"], row["level"]))
         self.seconds[task.name] += row["seconds"]
         self.progress.update(self.all, told=self.told())
-        if not self.left[task.name]:
+        if not self.left[task.name] and task.name in self.bars:  # it has none where nothing had to be trained
             self.progress.remove_task(self.bars.pop(task.name))
         if not self.brief:
             self._say(f"{task.run}, {line_of(row)}" if self.several else line_of(row))
@@ -193,30 +206,29 @@ def raise_first(failed: Mapping[str, Exception]) -> None:
         raise next(iter(failed.values()))
 
 
-def tasks_of(
-    path: str, function: str, missing: Sequence[tuple[int, int]], steps: int, *, of: str | None = None, **arguments
-) -> list[Task]:
+def tasks_of(path: str, function: str, todo: Sequence[Training], *, of: str | None = None, **arguments) -> list[Task]:
     """A task for each replicate in which something is missing: a call of that function of `experiment`.
 
     Args:
       path: The folder of the run, in that of all runs.
       function: Its name.
-      missing: (replicate, level) of what is left to train, each in `steps` steps.
+      todo: What is left to train.
       of: The run that a branch belongs to: what the function is called with in its place.
       arguments: For the function, beside the run, the display and the replicate.
     """
-    by_replicate: dict[int, list[tuple[int, int]]] = {}
-    for at in missing:
-        by_replicate.setdefault(at[0], []).append(at)
+    by_replicate: dict[int, list[Training]] = {}
+    for training in todo:
+        by_replicate.setdefault(training.replicate, []).append(training)
     return [
         Task(
             f"{path.replace('/branches/', '/')}, replicate {replicate}",
             functools.partial(_call, function, of or path, replicate=replicate, **arguments),
             path,
             replicate,
-            tuple(left),
-            steps,
+            tuple((training.replicate, training.level) for training in left if not training.search),
+            sum(training.steps for training in left),
             reads=of,
+            shares=arguments.get("shared"),
         )
         for replicate, left in by_replicate.items()
     ]
@@ -226,9 +238,13 @@ def _call(function: str, run: str, experiment, folder: Path, display, **argument
     getattr(experiment, function)(Run(folder / run), display=display, **arguments)
 
 
-def check(run: Run, settings: Problem | BranchSettings) -> None:
-    """Checks settings that are resolved but for what depends on the device against those that a run was begun with."""
+def check(run: Run, settings: Problem | BranchSettings, aside: bool = True) -> None:
+    """Checks settings that are resolved but for what depends on the device against those that a run was begun with.
+
+    Args:
+      aside: Set aside what is damaged too, so that it is missing.
+    """
     given = {name: value for name, value in dataclasses.asdict(settings).items() if value is not None}
     run.check({**(run.spec() or {"settings": {}})["settings"], **given}, getattr(settings, "growing", ()))
-    for sentence in run.set_aside_damaged():
+    for sentence in run.set_aside_damaged() if aside else ():
         tell(sentence)

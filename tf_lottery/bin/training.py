@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from tf_lottery.bin import tasks
 from tf_lottery.runs.executor.task import Task
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import Problem, setting
+from tf_lottery.runs.todo import Training
 
 
 @dataclass(frozen=True)
@@ -64,47 +66,67 @@ class Telling:
             print(self.finished.format(folder=run.folder))
 
 
+@dataclass(frozen=True)
+class Job:
+    """A run that a command works on.
+
+    Attributes:
+      run, settings: Which, and what decides it, resolved.
+      left: (replicate, level) of what is not finished.
+      levels: How many levels it has in all.
+      todo: The trainings that are left.
+      road: What is said of them before they begin.
+    """
+
+    run: Run
+    settings: Problem
+    left: Sequence[tuple[int, int]]
+    levels: int
+    todo: Sequence[Training]
+    road: str | None = None
+
+
 def work(
     place: Place,
     workers: tasks.Workers,
     function: str,
-    jobs: Sequence[tuple[Run, Problem]],
-    missing: Callable[[Run, Any], list[tuple[int, int]]],
-    levels: Callable[[Any], int],
+    jobs: Sequence[Job],
     telling: Telling,
     argv: Sequence[str],
+    shared: str | None = None,
 ) -> None:
     """What a command does with its runs: it plans them, works on one here, or on several at once.
 
     Args:
       place, workers: The flags.
       function: The name of a function `(run, settings, display, ...)` of `experiment`.
-      jobs: Each run with its settings, resolved.
-      missing: `(run, settings)` -> (replicate, level) of what is left to train.
-      levels: `settings` -> how many levels a replicate has.
+      jobs: What there is to do; where they are not worked on here, damaged files are set aside already, see `tasks.check`.
       telling: How to tell what came of them.
       argv: The command line, for its plugins.
+      shared: For `function`, where the runs are a sweep.
     """
+    together: dict[str, Any] = {} if shared is None else {"shared": shared}
     if place.dry_run:
-        for run, settings in jobs:
-            _print_plan(place, function, run, settings, missing(run, settings), levels(settings))
-    elif len(jobs) == 1 and workers.alone:
-        ((run, settings),) = jobs
-        settled, left = dataclasses.asdict(settings), missing(run, settings)
-        here(place, function, run, left, settings.steps, settled, telling, settings=settings)
+        for job in jobs:
+            _print_plan(place, function, job)
+        return
+    for job in jobs:
+        if job.road and job.todo and not place.quiet:
+            print(
+                f"{job.run.name}: {job.road}" if len(jobs) > 1 else job.road,
+                file=sys.stderr if place.json else sys.stdout,
+                flush=True,
+            )
+    if len(jobs) == 1 and workers.alone:
+        (job,) = jobs
+        settled = dataclasses.asdict(job.settings)
+        here(place, function, job.run, job.left, job.todo, settled, telling, settings=job.settings, **together)
     else:
         todo = []
-        for run, settings in jobs:
-            tasks.check(run, settings)
-            todo += tasks.tasks_of(
-                run.name,
-                function,
-                missing(run, settings),
-                settings.steps,
-                settings=settings,
-                data_dir=place.data_dir,
-            )
-        at_once(place, workers, todo, {run.name: run for run, _ in jobs}, argv, telling)
+        for job in jobs:
+            arguments = {"settings": job.settings, "data_dir": place.data_dir, **together}
+            todo += tasks.tasks_of(job.run.name, function, job.todo, **arguments)
+        at_once(place, workers, todo, {job.run.name: job.run for job in jobs}, argv, telling)
 
 
 def here(
@@ -112,7 +134,7 @@ def here(
     function: str,
     run: Run,
     missing: Sequence[tuple[int, int]],
-    steps: int,
+    todo: Sequence[Training],
     settled: Mapping[str, Any],
     telling: Telling,
     branch: str | None = None,
@@ -124,7 +146,8 @@ def here(
       place: The flags.
       function: Its name.
       run: The run that it is called with.
-      missing, steps: (replicate, level) of what is left to train, and the steps of each.
+      missing: (replicate, level) of what is not finished.
+      todo: The trainings that are left.
       settled: The settings, for TensorBoard.
       telling: How to tell.
       branch: The branch of the run that it trains.
@@ -138,6 +161,7 @@ def here(
     from tf_lottery.bin.display import display_of, print_json
 
     folder = run.name if branch is None else f"{run.name}/{branch}"
+    steps = sum(training.steps for training in todo)
     display = display_of(place, folder, missing, steps, settled, replicas.is_chief)
     with display, replicas.together():
         worked = getattr(experiment, function)(
@@ -187,10 +211,8 @@ def at_once(
     tasks.raise_first(failed)
 
 
-def _print_plan(
-    place: Place, function: str, run: Run, settings: Problem, missing: Sequence[tuple[int, int]], levels: int
-) -> None:
-    """What `--dry_run` prints of a run of so many levels a replicate, worked on by a function of `experiment`."""
+def _print_plan(place: Place, function: str, job: Job) -> None:
+    """What `--dry_run` prints of a run that is worked on by a function of `experiment`."""
     with native_stderr_off():
         from tf_lottery.runs import experiment
     from tf_lottery.bin import dry_run
@@ -198,6 +220,7 @@ def _print_plan(
     def work(run, settings, display):
         getattr(experiment, function)(run, settings, display, data_dir=place.data_dir)
 
-    estimate = dry_run.from_finished(run, missing) or dry_run.rehearsed(work, settings, missing)
-    replicates = settings.replicates if place.replicate is None else 1
-    dry_run.show(run, missing, replicates * levels, settings.steps, estimate, json=place.json)
+    estimate = dry_run.from_finished(job.run, job.todo) or dry_run.rehearsed(work, job.settings, job.todo)
+    replicates = job.settings.replicates if place.replicate is None else 1
+    levels = (replicates * job.levels - len(job.left), replicates * job.levels)
+    dry_run.show(job.run, levels, job.todo, estimate, json=place.json, road=job.road)

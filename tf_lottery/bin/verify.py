@@ -54,7 +54,8 @@ def main(argv: list[str]) -> None:
             file=sys.stderr if place.json else sys.stdout,
         )
         return
-    with LevelDisplay(todo.left, todo.base.steps, quiet=place.quiet, aside=place.json) as display:
+    steps = len(todo.left) * (todo.base.steps or 0)
+    with LevelDisplay(todo.left, steps, quiet=place.quiet, aside=place.json) as display:
         found = verification.run_verify(run, todo, display, data_dir=place.data_dir)
     from tf_lottery.runs import verified
 

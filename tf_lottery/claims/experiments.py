@@ -85,7 +85,7 @@ class Experiment(ABC):
                 str(self.run(Path()).folder),
                 replicate,
                 tuple(levels),
-                self.steps,
+                self.steps * len(levels),
                 after=frozenset([_named(self.of, replicate)] if self.of else ()),
                 reads=self.of.name if self.of else None,
             )
@@ -111,13 +111,13 @@ class Experiment(ABC):
 
 
 class Search(Experiment):
-    """A run of `tf-lottery find`."""
+    """A run of `tf-lottery find`; what it has in common with others of the plan is trained once."""
 
     def levels(self) -> tuple[int, ...]:
         return tuple(range(self.settings.levels + 1))
 
     def work(self, experiment, folder: Path, display, **place) -> None:
-        experiment.run_find(self.run(folder), self.settings, display, **place)
+        experiment.run_find(self.run(folder), self.settings, display, shared="*", **place)
 
 
 class Branch(Experiment):

@@ -97,8 +97,11 @@ def series_of(run: Run) -> Series:
 
 def _of_search(run: Run, series: Series, levels: Sequence[int] | None) -> list[Picture | LeftOut]:
     curves = measured.curves(run, levels) or LeftOut("Training", "the run keeps no curves")
-    drawn: list[Picture | LeftOut] = [measured.against_density(series, name) for name in ("accuracy", "early_stop")]
-    drawn += [curves, measured.against_density(series, "final_accuracy")]
+    whole = [
+        (name, [level for level in levels if level.in_full]) for name, levels in series
+    ]  # short ones are no tickets
+    drawn: list[Picture | LeftOut] = [measured.against_density(whole, name) for name in ("accuracy", "early_stop")]
+    drawn += [curves, measured.against_density(whole, "final_accuracy")]
     drawn += checked.pictures(read_all(run))
     if rule := run.rule():
         drawn.append(untrained.by_rule(rule))

@@ -11,6 +11,7 @@ from tf_lottery.runs.outcome import Statistic
 
 def ticket_table(series: Series) -> Table:
     """A row for each level of the tickets and of the branches: mean, smallest and largest over replicates."""
+    told = any(level.trainings for _, levels in series for level in levels)  # an older run does not say
     headings = [
         "",
         "level",
@@ -19,21 +20,30 @@ def ticket_table(series: Series) -> Table:
         "early-stop step",
         "test accuracy at early stop (%)",
         "at the end (%)",
+        *(["trainings"] if told else []),
     ]
     rows = [
         [
             name,
-            str(level.level),
+            f"{level.level}" if level.in_full else f"{level.level} (short)",
             f"{100 * level.density.mean:.3g}",
             str(level.replicates),
             _range(level.early_stop_step, "{:,.0f}"),
             _range(level.early_stop_test_accuracy, "{:.2f}", 100),
             _range(level.final_test_accuracy, "{:.2f}", 100),
+            *([f"{level.trainings.mean:.4g}" if level.trainings else "-"] if told else []),
         ]
         for name, levels in series
         for level in levels
     ]
-    return Table(headings, rows, "Mean, and in brackets the smallest and the largest replicate.")
+    note = "Mean, and in brackets the smallest and the largest replicate."
+    if told:
+        note += (
+            " Trainings: the steps spent to have the ticket, its own training included, over the steps of one training."
+        )
+    if not all(level.in_full for _, levels in series for level in levels):
+        note += " Short levels only lead to a ticket: they are trained for fewer steps."
+    return Table(headings, rows, note)
 
 
 def supermask_table(rows: Sequence[Mapping[str, float]]) -> Table:

@@ -58,11 +58,20 @@ def scatter(run: Run, levels: Sequence[Level]) -> Picture | LeftOut:
 
     rounds = []
     for level in dict.fromkeys((pruned[0], pruned[-1])) if pruned else ():
-        parent = 0 if ticket(level).found.get("one_shot") else level - 1
-        if (replicate, parent) in run.finished() and ticket(parent).final is not None:
+        found = ticket(level).found
+        parent = 0 if found.get("one_shot") else level - 1
+        if found.get("search") == "gradual" or (replicate, parent) not in run.finished():
+            continue
+        seen = found.get("level_steps") in (
+            None,
+            ticket(parent).found.get("steps"),
+        )  # by the round: what the ticket has
+        if seen and ticket(parent).final is not None:
             rounds.append((level, parent))
     if not rounds:
-        return LeftOut(title, "it needs the tickets of a level with trained weights and of the level after it")
+        return LeftOut(
+            title, "it needs the ticket of a level, with the trained weights that the next level was pruned from"
+        )
     criterion = ticket(rounds[0][0]).found.get("criterion")
     paths = spread(list(ticket(rounds[0][0]).masks), 3)
     figure, panels = plt.subplots(len(rounds), len(paths), figsize=(5.6, 0.9 + 2.0 * len(rounds)), squeeze=False)

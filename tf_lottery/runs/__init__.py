@@ -5,6 +5,9 @@ What stands here, and after a colon the names that other rooms take from it:
     settings    dataclasses whose fields become flags: Problem, Settings, BranchSettings, SupermaskSettings, setting
     problem     the model, the data and the trainer that settings name
     experiment  a search, its branches or learned supermasks, with replicates, and on from where they stopped
+    todo        what is left to train, training by training: Training,
+                cheap_road, cheap_road_in_words, cost, each_of, in_words, trainings_left
+    known       trainings that are not done again, because a run has them on disk
     levels      what experiments share: which levels are missing, how one is trained, watched and written
     by_rule     untrained networks of a finished run, under the masks of criteria
     verification  levels verified: their controls trained, as branches, and put together
@@ -12,7 +15,7 @@ What stands here, and after a colon the names that other rooms take from it:
     results     where the files of a run lie, read and written: Run
     spec        its settings and versions in a file
     tables      its tables: columns, writing, reading
-    outcome     what the tables say over all replicates: LevelStatistics, Statistic, by_level, best_by_rule, verdict
+    outcome     what the tables say over all replicates: MEASURED, TOLD, LevelStatistics, Statistic, by_level, best_by_rule, verdict
     gathering   which runs a name stands for, and what can be read of each: PLAN, Row, is_run
     study       runs side by side, as data: Study, MEASURED, CURVES, text
     comparison  the best level of each combination, a ranking, paired differences: Combination, Standing, DENSE, TEST

@@ -16,11 +16,18 @@ from tf_lottery.base.errors import LotteryError
 from tf_lottery.masking import wrapping
 from tf_lottery.problems import data
 from tf_lottery.runs import problem
+from tf_lottery.runs.known import Known, digest_of
 from tf_lottery.runs.levels import Display, Train, begun, missing_levels, origin, seen_by, stretches, versions, write
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import BranchSettings, Settings, SupermaskSettings
-from tf_lottery.search import find, supermask
+from tf_lottery.search import find, lottery, supermask
 from tf_lottery.tickets.ticket import Ticket
+from tf_lottery.tickets.values import arrays
+
+# What survivors can start from where only the first weights of the dense network are known.
+OF_FIRST_WEIGHTS = {"rewind"} | {
+    f"{name}{sign}" for name in ("reinit", "reshuffle", "constant") for sign in ("", "_same_sign")
+}
 
 
 def run_find(
@@ -31,6 +38,7 @@ def run_find(
     data_dir: str | None = None,
     replicate: int | None = None,
     strategy: tf.distribute.Strategy | None = None,
+    shared: str | None = None,
 ) -> bool:
     """Runs a whole search, or what is missing of it.
 
@@ -41,6 +49,8 @@ def run_find(
       data_dir: Where TFDS data are prepared.
       replicate: Run this replicate only; processes can share a run in this way.
       strategy: Train on its replicas, as in `Trainer`; of several workers all read `run`, and the chief writes.
+      shared: A pattern of the names of runs beside this one, those of its sweep: what one of them has trained, no other
+        trains again.
 
     Returns:
       Whether anything was left to do.
@@ -49,28 +59,43 @@ def run_find(
       LotteryError: If the folder holds a run with other settings, or the settings are not possible.
     """
     settings = problem.resolved(settings)
+    plan, dataset = settings.plan(), None
+    if plan is None:
+        dataset = data.load(settings.dataset, data_dir)
+        plan = problem.plan_of(settings, dataset)
+        settings = dataclasses.replace(settings, levels=plan.levels)
     run, spec = seen_by(run, strategy), dataclasses.asdict(settings)
     run.check(spec, settings.growing)
-    missing = missing_levels(strategy, run, spec, display, settings.replicates, range(settings.levels + 1), replicate)
+    levels = range(plan.first, plan.levels + 1)
+    missing = missing_levels(strategy, run, spec, display, settings.replicates, levels, replicate)
+    known = None
     if missing:
-        dataset = data.load(settings.dataset, data_dir)
+        dataset = dataset or data.load(settings.dataset, data_dir)
+        if plan.search_steps is not None or shared is not None:
+            known = Known(run, digest_of(dataset), display.tell, shared)
     for r, first, last in stretches(missing):
         model, trainer = problem.of_replicate(settings, dataset, r, strategy)
-        trained = Train(trainer, run, display, r, range(first, last + 1), dataset.classes, settings.pruned == "zero")
+        reference = plan.search_steps is not None and 0 in plan.asked
+        trained = Train(trainer, run, display, r, dataset.classes, settings.pruned == "zero", known, reference)
         tickets = find.find_ticket(
             model,
             trained,
+            search=settings.search,
             levels=settings.levels,
+            density=settings.density,
+            budget=settings.budget,
+            level_steps=settings.level_steps,
+            search_steps=settings.search_steps,
+            dense=settings.dense,
             prune_fraction=settings.prune_fraction,
             criterion=settings.criterion,
             survivors=settings.survivors,
             pruned=settings.pruned,
             scope=settings.scope,
             rewind_to=settings.rewind_to,
-            one_shot=settings.one_shot,
             reset=settings.reset,
             min_per_kernel=settings.min_per_kernel,
-            start_from=[run.ticket(r, k) for k in sorted({0, first - 1})] if first else (),
+            start_from=[run.ticket(r, k) for k in sorted({plan.first, first - 1})] if first > plan.first else (),
             prunable=settings.prunable,
             exclude=settings.exclude,
             seed=settings.seed + r,
@@ -108,7 +133,9 @@ def run_branch(
     """
     problem.check_functions(settings)  # before a folder is made
     base = Settings.of(trunk)
-    absent = trunk.missing(base.replicates, [0, *levels], replicate)
+    if base.first:
+        _check_untrained(trunk, base, settings)
+    absent = trunk.missing(base.replicates, [*([] if base.first else [0]), *levels], replicate)
     if absent:
         raise LotteryError(
             f"Expected a run with level {absent[0][1]} of replicate {absent[0][0]}, but {trunk.folder} has not finished that."
@@ -121,9 +148,9 @@ def run_branch(
     for r in sorted({r for r, _ in missing}):
         model, trainer = problem.of_replicate(base, dataset, r, strategy)
         own_levels = sorted(k for at, k in missing if at == r)
-        trained = Train(trainer, run, display, r, own_levels, dataset.classes, settings.pruned == "zero")
-        dense = trunk.ticket(r, 0)
+        trained = Train(trainer, run, display, r, dataset.classes, settings.pruned == "zero")
         masked = wrapping.wrap(model, base.prunable, exclude=base.exclude, held=settings.pruned != "zero")
+        dense = _untrained(masked) if base.first else trunk.ticket(r, 0)
         tickets = (
             find.retrain_ticket(
                 masked,
@@ -139,6 +166,22 @@ def run_branch(
         )
         write(run, r, begun(run, own_spec, tickets), trained, display, origin(base, dataset))
     return bool(missing)
+
+
+def _check_untrained(trunk: Run, base: Settings, settings: BranchSettings) -> None:
+    """Refuses what needs more of the dense network than its first weights, where the run has not trained it."""
+    first_weights = settings.survivors in OF_FIRST_WEIGHTS and settings.pruned in ("zero", "freeze_init")
+    if base.rewind_to or not first_weights:
+        raise LotteryError(
+            f"Expected a run with its dense network for a branch with survivors={settings.survivors} and pruned={settings.pruned}, but "
+            f"{trunk.folder} was found with dense=False{f' and rewind_to={base.rewind_to}' if base.rewind_to else ''}."
+        )
+
+
+def _untrained(masked) -> Ticket:
+    """The dense network of a run that has not trained it: its treatments look at the first weights alone."""
+    begin = lottery.begin(masked, {})
+    return dataclasses.replace(begin, final=arrays(begin.initial))
 
 
 def run_supermask(
@@ -170,7 +213,7 @@ def run_supermask(
         dataset = data.load(settings.dataset, data_dir)
     for r, _ in missing:
         model, trainer = problem.of_replicate(settings, dataset, r, strategy)
-        trained = Train(trainer, run, display, r, [0], dataset.classes, connects=False)
+        trained = Train(trainer, run, display, r, dataset.classes, connects=False)
         tickets = _learned(model, trained, settings, r, lambda: run.open(spec, versions()))
         write(run, r, tickets, trained, display, origin(settings, dataset))
     return bool(missing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import math
@@ -17,8 +18,10 @@ from tf_lottery.masking.distribution import Replicas
 from tf_lottery.masking.health import Connections
 from tf_lottery.problems import data
 from tf_lottery.rules import masks
+from tf_lottery.runs.known import Known, save
 from tf_lottery.runs.results import Onlooker, Run
 from tf_lottery.runs.settings import Problem
+from tf_lottery.runs.todo import reference_in_words
 from tf_lottery.tickets.ticket import Ticket
 from tf_lottery.training.trainer import Trainer
 
@@ -26,8 +29,17 @@ from tf_lottery.training.trainer import Trainer
 class Display(Protocol):
     """What an experiment tells about its progress."""
 
-    def begin(self, replicate: int, level: int, density: float | None) -> Sequence:
-        """A level begins; returns Keras callbacks to be called while it trains."""
+    def begin(
+        self, replicate: int, level: int, density: float | None, steps: int | None = None, search: bool = False
+    ) -> Sequence:
+        """A training of a level begins, of so many steps; returns Keras callbacks to be called while it trains.
+
+        Args:
+          search: Whether it is for the search alone, and no ticket's.
+        """
+
+    def skipped(self, steps: int) -> None:
+        """So many steps are not trained, because another run of the sweep has done it."""
 
     def done(self, row: Mapping[str, Any]) -> None:
         """A level is finished; `row` is its row of the summary, with its `notes`."""
@@ -37,7 +49,18 @@ class Display(Protocol):
 
 
 class Train:
-    """The `train` of an experiment: the `Trainer`, with the display told which level begins."""
+    """The `train` of an experiment: the `Trainer`, with the display told which level begins.
+
+    Args:
+      trainer: The trainer of the replicate.
+      run: Where its results go.
+      display: Is told.
+      replicate: Which.
+      classes: Of the data; who guesses is told by them.
+      connects: Whether signals pass the masks alone.
+      known: The trainings that need not be done again; None if all are.
+      reference: Whether the dense network is trained as a reference beside the search.
+    """
 
     def __init__(
         self,
@@ -45,29 +68,78 @@ class Train:
         run: Run,
         display: Display,
         replicate: int,
-        levels: Sequence[int],
         classes: int,
         connects: bool,
+        known: Known | None = None,
+        reference: bool = False,
     ):
-        self.trainer, self.run, self.display = trainer, run, display
-        self.replicate, self.levels = replicate, iter(levels)
-        self.guessing, self.connects = math.log(classes), connects  # whether signals pass the masks alone
-        self.level: int | Any = None
+        self.reference = reference
+        self.trainer, self.run, self.display, self.replicate, self.known = trainer, run, display, replicate, known
+        self.steps, self.eval_every, self.test_accuracy = trainer.steps, trainer.eval_every, trainer.test_accuracy
+        self.guessing, self.connects = math.log(classes), connects
+        self.level, self.search = 0, False
         self.notes: list[str] = []
-        self.test_accuracy = trainer.test_accuracy
+        self.key: str | None = None
+        self.shared_with: str | None = None
         self._connections: Connections | None = None
+        self._alone = contextlib.ExitStack()
 
     @property
     def probe(self):
         return self.trainer.probe
 
-    def __call__(self, model, callbacks):
-        self.level = next(self.levels)
-        self.trainer.checkpoint = self.run.checkpoint(self.replicate, self.level)
-        shown = self.display.begin(self.replicate, self.level, masks.density(state.get_masks(model)))
-        metrics = self.trainer(model, [*callbacks, *shown])
-        self.notes = self._looked_at(model)
+    def comes(self, level: int, search: bool) -> None:
+        """Which training is next: that of a level's ticket, or one of its network for the search alone."""
+        self.level, self.search = level, search
+
+    def __call__(self, model, callbacks, *, steps: int | None = None):
+        self.release()
+        self.shared_with = None
+        checkpoint = self.run.checkpoint(self.replicate, self.level, self.search)
+        density, length = masks.density(state.get_masks(model)), steps or self.steps
+        if self.known:
+            own = self.search and self.run.searched(self.replicate, self.level).is_file()
+            self.key = self.known.key(self.trainer, model, callbacks, steps, self.search)
+        if self.known and self.key:
+            self._alone.enter_context(self.known.alone(self.key))
+            if (metrics := self._known(model, callbacks, self.known, self.key)) is not None:
+                if self.trainer.replicas.is_chief:
+                    checkpoint.unlink(missing_ok=True)  # this run was stopped in it, and another one was faster
+                if not own:
+                    self.display.skipped(length)
+                return metrics
+        self.trainer.checkpoint = checkpoint
+        shown = self.display.begin(self.replicate, self.level, density, length, self.search)
+        metrics = self.trainer(model, [*callbacks, *shown], steps=steps)
+        if self.search:
+            self._searched(model, callbacks)
+        else:
+            self.notes = self._looked_at(model)
         return metrics
+
+    def _known(self, model, callbacks, known: Known, key: str) -> Mapping | None:
+        """The metrics of a training that is not done again, with the model where it ended; None if it is not known."""
+        if not self.search:
+            if (level := known.level(self.level, key, model, callbacks)) is None:
+                return None
+            self.trainer.curve, self.notes, self.shared_with = level.curve, level.notes, level.run
+            return level.metrics
+        found = known.searched(self.replicate, self.level, key, model, callbacks)
+        self.trainer.replicas.check_same(found, f"training for the search of level {self.level} in {self.run.folder}")
+        if not found:
+            return None
+        self._searched(model, callbacks)
+        return {}
+
+    def _searched(self, model, callbacks) -> None:
+        """Keeps what came of a training for the search, for who goes on from there."""
+        if self.key and self.trainer.replicas.is_chief:
+            save(self.run.searched(self.replicate, self.level), self.key, model, callbacks)
+        self.release()
+
+    def release(self) -> None:
+        """What this training came to is on disk: others that want it can have it."""
+        self._alone.close()
 
     def _looked_at(self, model) -> list[str]:
         """What went wrong in the training that was just finished."""
@@ -108,14 +180,24 @@ def write(
         try:
             for ticket in tickets:
                 found = {**ticket.found, **origin, "notes": trained.notes}
+                if trained.key:
+                    found["training"] = trained.key
                 ticket = dataclasses.replace(ticket, found=found)
-                display.done(run.write_level(replicate, ticket, trained.trainer.curve))
+                row = run.write_level(replicate, ticket, trained.trainer.curve)
+                trained.release()
+                remarks = [f"trained for {trained.shared_with}"] if trained.shared_with else []
+                if trained.reference and ticket.level == 0:
+                    remarks += filter(None, [reference_in_words(trained.trainer.curve)])
+                display.done({**row, "remark": "; ".join(remarks)} if remarks else row)
         except NonFiniteLossError as error:
-            run.write_curve(replicate, trained.level, trained.trainer.curve)
+            if not trained.search:  # the curve of a level that is finished stays
+                run.write_curve(replicate, trained.level, trained.trainer.curve)
             raise LotteryError(
-                f"Level {trained.level} of replicate {replicate} stopped: expected a finite training loss, but it was not at step "
+                f"{'The search of level' if trained.search else 'Level'} {trained.level} of replicate {replicate} stopped: expected a finite training loss, but it was not at step "
                 f"{error.step}; what was finished is kept in {run.folder}."
             ) from None
+        finally:
+            trained.release()
 
 
 def origin(settings: Problem, dataset: data.Dataset) -> dict[str, Any]:

@@ -27,7 +27,12 @@ class Statistic:
 
 @dataclass(frozen=True)
 class LevelStatistics:
-    """One level over all its replicates."""
+    """One level over all its replicates.
+
+    Attributes:
+      trainings: What its ticket cost; None where an older run does not say, as with the validation accuracies.
+      in_full: Whether it was trained as long as any; levels that only lead to a ticket may be shorter.
+    """
 
     level: int
     replicates: int
@@ -35,20 +40,29 @@ class LevelStatistics:
     early_stop_step: Statistic
     early_stop_test_accuracy: Statistic
     final_test_accuracy: Statistic
+    trainings: Statistic | None = None
+    early_stop_validation_accuracy: Statistic | None = None
+    final_validation_accuracy: Statistic | None = None
+    in_full: bool = True
+
+
+MEASURED = ("density", "early_stop_step", "early_stop_test_accuracy", "final_test_accuracy")
+TOLD = ("trainings", "early_stop_validation_accuracy", "final_validation_accuracy")  # older runs do not
 
 
 def by_level(rows: Sequence[Mapping[str, float]]) -> list[LevelStatistics]:
     """The rows of a summary, gathered over replicates; rows without test accuracy are left out."""
-    levels = []
+    levels, longest = [], max((row.get("steps") or 0 for row in rows if row["level"]), default=0)
     for level in sorted({int(row["level"]) for row in rows}):
         of_level = [row for row in rows if int(row["level"]) == level and row["early_stop_test_accuracy"] is not None]
         if of_level:
-            columns = ("density", "early_stop_step", "early_stop_test_accuracy", "final_test_accuracy")
-            levels.append(
-                LevelStatistics(
-                    level, len(of_level), *(Statistic.of([row[column] for row in of_level]) for column in columns)
-                )
-            )
+            columns: dict[str, Any] = {name: [row.get(name) for row in of_level] for name in (*MEASURED, *TOLD)}
+            known: Any = {name: Statistic.of(values) for name, values in columns.items() if None not in values}
+            if level:
+                in_full = all((row.get("steps") or longest) == longest for row in of_level)
+            else:
+                in_full = all((row.get("trainings") or 1) >= 1 for row in of_level)
+            levels.append(LevelStatistics(level, len(of_level), **known, in_full=in_full))
     return levels
 
 
@@ -78,18 +92,14 @@ def verdict(
       levels: Those of the search.
       branches: Those of its branches, by name; the controls among them are named where they have the winner's level.
     """
-    dense, tickets = levels[0], levels[1:]
-    if dense.level != 0 or not tickets:
+    tickets = [level for level in levels if level.level > 0 and level.in_full]
+    if not tickets:
         return "There is no ticket to compare with a dense network yet."
     best = max(tickets, key=lambda level: level.early_stop_test_accuracy.mean)
+    dense = levels[0]
+    if dense.level != 0 or not dense.in_full:
+        return f"The best: {_reached(best)}; there is no dense network to compare it with ({_means(best)})."
     gain = 100 * (best.early_stop_test_accuracy.mean - dense.early_stop_test_accuracy.mean)
-    means = (
-        f"means of {best.replicates} replicates" if best.replicates > 1 else "one replicate: its spread is not known"
-    )
-    reaches = (
-        f"level {best.level} with {100 * best.density.mean:.3g} % of the weights reaches "
-        f"{100 * best.early_stop_test_accuracy.mean:.2f} % test accuracy at its early stop"
-    )
     compared = (
         f"{abs(gain):.2f} points {'above' if gain > 0 else 'below'} the dense network's "
         f"{100 * dense.early_stop_test_accuracy.mean:.2f} %, at step {best.early_stop_step.mean:,.0f} instead of "
@@ -103,4 +113,18 @@ def verdict(
         if level.level == best.level
     )
     won = "The winning ticket" if gain > 0 else "No ticket won; the best"
-    return f"{won}: {reaches}, {'; '.join(filter(None, (compared, controls)))} ({means})."
+    return f"{won}: {_reached(best)}, {'; '.join(filter(None, (compared, controls)))} ({_means(best)})."
+
+
+def _reached(best: LevelStatistics) -> str:
+    return (
+        f"level {best.level} with {100 * best.density.mean:.3g} % of the weights reaches "
+        f"{100 * best.early_stop_test_accuracy.mean:.2f} % test accuracy at its early stop"
+    )
+
+
+def _means(best: LevelStatistics) -> str:
+    means = (
+        f"means of {best.replicates} replicates" if best.replicates > 1 else "one replicate: its spread is not known"
+    )
+    return f"{means}; {best.trainings.mean:.4g} trainings spent for each" if best.trainings else means

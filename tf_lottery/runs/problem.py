@@ -10,10 +10,12 @@ import keras
 import tensorflow as tf
 
 from tf_lottery.base.errors import DataError, LotteryError, TicketError
-from tf_lottery.masking import precision
+from tf_lottery.masking import precision, state, weights, wrapping
 from tf_lottery.masking.distribution import Replicas
 from tf_lottery.problems import contracts, data, models
-from tf_lottery.runs.settings import Problem, SupermaskSettings
+from tf_lottery.rules import masks
+from tf_lottery.runs.settings import Problem, Settings, SupermaskSettings
+from tf_lottery.search.plan import Kernels, Plan
 from tf_lottery.tickets.ticket import Ticket
 from tf_lottery.training import loop
 from tf_lottery.training.learning_rates import WarmUpThenDrop
@@ -29,7 +31,6 @@ def resolved(settings: Problem) -> Any:
       LotteryError: If one of them is not possible; the sentence names it.
     """
     settings = settings.resolved()
-    check_numbers(settings)
     if not isinstance(settings, SupermaskSettings):  # whose criterion is of masks by rule: several names
         check_functions(settings)
     settings = dataclasses.replace(settings, precision=settings.precision or precision.fastest())
@@ -105,6 +106,24 @@ def model_of(ticket: Ticket, model: str | None = None) -> keras.Model:
     return _built(name, tuple(shape), classes, seed=0, source="the ticket")
 
 
+def plan_of(settings: Settings, dataset: data.Dataset) -> Plan:
+    """The trainings of a search that depend on the network; of resolved settings.
+
+    Raises:
+      LotteryError: If the settings do not go with the network, as a density that it cannot have.
+    """
+    with precision.layers_in("float32"):
+        model = _built(
+            settings.model, dataset.input_shape, dataset.classes, settings.seed, source=settings.dataset or ""
+        )
+    masked = wrapping.wrap(model, settings.prunable, exclude=settings.exclude)
+    axes = state.channel_axes(masked) if settings.scope in masks.CHANNEL_SCOPES else None
+    fractions = weights.prune_fractions(list(masked.kernels), settings.prune_fraction)
+    plan = settings.plan(Kernels(fractions, state.get_masks(masked), axes))
+    assert plan is not None
+    return plan
+
+
 def _built(name: str, input_shape: tuple[int, ...], classes: int, seed: int, source: str) -> keras.Model:
     build = models.get(name)
     try:
@@ -114,19 +133,6 @@ def _built(name: str, input_shape: tuple[int, ...], classes: int, seed: int, sou
             f"Expected data that fit {name}, but {source} has inputs of shape {input_shape} "
             f"({str(error).partition(chr(10))[0]})."
         ) from None
-
-
-def check_numbers(settings: Any) -> None:
-    for name in ("replicates", "levels", "steps", "batch_size", "eval_every", "test_every"):
-        if (value := getattr(settings, name, None)) is not None and value < 1:
-            raise LotteryError(f"Expected {name} of at least 1, but received {value}.")
-    for name in ("seed", "rewind_to", "warmup", "min_per_kernel"):
-        if getattr(settings, name, 0) < 0:
-            raise LotteryError(f"Expected {name} of 0 or more, but received {getattr(settings, name)}.")
-    if not settings.learning_rate > 0:
-        raise LotteryError(f"Expected a learning_rate above 0, but received {settings.learning_rate}.")
-    if getattr(settings, "rewind_to", 0) > settings.steps:
-        raise LotteryError(f"Expected rewind_to within the {settings.steps} steps, but received {settings.rewind_to}.")
 
 
 def check_functions(settings: Any) -> None:

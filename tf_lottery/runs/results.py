@@ -6,6 +6,7 @@
 <results_dir>/<name>/replicate_<r>/level_<kk>/curve.csv        measurements during training
 <results_dir>/<name>/replicate_<r>/level_<kk>/level.ticket     written last: a level that has it is finished
 <results_dir>/<name>/replicate_<r>/level_<kk>/checkpoint.safetensors   while the level trains
+<results_dir>/<name>/replicate_<r>/level_<kk>/search.safetensors       where its network was trained for the search alone: what came of it
 <results_dir>/<name>/branches/<branch>/...                     the same shape, for controls
 <results_dir>/<name>/supermask.csv                             one row per replicate of learned masks
 <results_dir>/<name>/supermask_by_rule.csv                     untrained networks under masks of the dense level
@@ -190,7 +191,9 @@ class Run:
         if not path.is_file():
             return None
         lines = read_rows(path, columns)
-        if lines is None or any(lines[at] != in_text(row, columns) for at, row in sound.items() if at in lines):
+        if lines is None or any(
+            lines[at].items() - in_text(row, columns).items() for at, row in sound.items() if at in lines
+        ):
             return _set_aside(path, "it is written again")
         return None
 
@@ -201,9 +204,13 @@ class Run:
     def _replicate_folder(self, replicate: int) -> Path:
         return self.folder / f"replicate_{replicate}"
 
-    def checkpoint(self, replicate: int, level: int) -> Path:
-        """Where the training of a level that is not finished keeps how far it has come."""
-        return self.level_folder(replicate, level) / "checkpoint.safetensors"
+    def checkpoint(self, replicate: int, level: int, search: bool = False) -> Path:
+        """Where the training of a level that is not finished keeps how far it has come; or that for the search alone."""
+        return self.level_folder(replicate, level) / f"{'search_' if search else ''}checkpoint.safetensors"
+
+    def searched(self, replicate: int, level: int) -> Path:
+        """What came of the training of a level's network that was for the search alone."""
+        return self.level_folder(replicate, level) / "search.safetensors"
 
     def finished(self, only: int | None = None) -> list[tuple[int, int]]:
         """(replicate, level) of all finished levels, in order; of one replicate if `only` names it."""
@@ -249,8 +256,10 @@ class Run:
             guard.remove_unfinished(self.folder)
             finished, new = self.finished(), {place_of(row): row for row in rows}
             known = read_rows(self.folder / "summary.csv", SUMMARY) or {}
+            if not new and set(known) == set(finished):
+                return
             for at in finished:
-                if at not in known and at not in new:
+                if len(known.get(at, ())) < len(SUMMARY) and at not in new:
                     with contextlib.suppress(TicketError):  # who works on that replicate will see to it
                         new[at] = self._row(*at)
             for name, (columns, needed) in TABLES.items():

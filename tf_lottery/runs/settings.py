@@ -10,6 +10,8 @@ from typing import Any
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.problems import data, models
 from tf_lottery.rules import criteria, treatments
+from tf_lottery.search import plan as plan_lib
+from tf_lottery.search.plan import Kernels, Plan
 
 
 def setting(default, help: str) -> Any:
@@ -57,8 +59,14 @@ class Problem:
         return ("replicates",)
 
     def resolved(self):
-        """The settings with the model's own defaults in the place of None."""
-        return self._filled(vars(models.preset(self.model)))
+        """The settings with the model's own defaults in the place of None.
+
+        Raises:
+          LotteryError: If a number is out of range, or they do not go together.
+        """
+        settings = self._filled(vars(models.preset(self.model)))
+        check_numbers(settings)
+        return settings
 
     def _filled(self, defaults: Mapping[str, Any]):
         names = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) is None and f.name in defaults]
@@ -69,7 +77,32 @@ class Problem:
 class Settings(Problem):
     """What decides the results of `tf-lottery find`."""
 
-    levels: int | None = setting(None, "How many pruning rounds; level 0 is the dense network.")
+    search: str = setting(
+        "iterative",
+        "The road to a ticket: iterative, each level pruned from the one before; one_shot, each from the dense network; gradual, "
+        "each pruned bit by bit within one training, and rewound then. Or regrow: no ticket, but a network that is sparse from the "
+        "start.",
+    )
+    density: tuple[float, ...] | None = setting(
+        None,
+        "What the last ticket is to keep, or several densities in falling order, as in 0.21,0.036: their tickets are trained in "
+        "full.",
+    )
+    budget: float | None = setting(
+        None, "With density: the trainings that the last ticket may cost, its own included, as in 2."
+    )
+    levels: int | None = setting(
+        None,
+        "How many pruning rounds; level 0 is the dense network. Default: the model's own, or as many as density and budget need.",
+    )
+    level_steps: int | None = setting(
+        None, "Training steps of the levels that only lead to a ticket. Default: those of a level."
+    )
+    search_steps: int | None = setting(
+        None,
+        "With search=gradual or regrow: steps of the training that prunes. Default: half of those of a level, with regrow all.",
+    )
+    dense: bool = setting(True, "Train the dense network in full, as a reference, where the search does not need that.")
     prune_fraction: float | Mapping[str, float] | None = setting(
         None,
         "The share of the remaining weights that a round removes: a number, or one for each kind of kernel as in "
@@ -84,7 +117,7 @@ class Settings(Problem):
         "Where scores compete: within each layer, or global; or whole channels and units, channels or global_channels.",
     )
     rewind_to: int = setting(0, "The step of level 0 whose weights the survivors rewind to.")
-    one_shot: bool = setting(False, "Prune every level directly from the dense network.")
+    one_shot: bool = setting(False, "The same as search=one_shot: prune every level directly from the dense network.")
     reset: str = setting(
         "each_level", "each_level, or at_end: train on between rounds and rewind only at the last level."
     )
@@ -94,7 +127,53 @@ class Settings(Problem):
 
     @property
     def growing(self) -> tuple[str, ...]:
-        return ("replicates", "levels") if self.reset == "each_level" else ("replicates",)
+        spread = (self.density, self.level_steps) != (None, None)  # over all levels there are
+        return ("replicates",) if spread or self.reset != "each_level" else ("replicates", "levels")
+
+    def resolved(self):
+        """The settings with the model's own defaults in the place of None.
+
+        `levels` stay None where they depend on the network; see `plan`.
+
+        Raises:
+          LotteryError: If a number is out of range, or they do not go together.
+        """
+        road = plan_lib.road_of(self.search, self.one_shot)
+        own = dataclasses.replace(self, search=road, one_shot=road == "one_shot")
+        defaults = vars(models.preset(own.model))
+        settings = own._filled({name: d for name, d in defaults.items() if name != "levels" or own.density is None})
+        if own.prune_fraction is None and settings.density and settings.scope != "layer":
+            settings = dataclasses.replace(settings, prune_fraction=0.2)  # one for all: scores compete across kernels
+        check_numbers(settings)
+        plan = settings.plan()
+        plan_lib.check(
+            plan,
+            road,
+            **{name: getattr(settings, name) for name in ("criterion", "reset", "min_per_kernel", "rewind_to")},
+        )
+        return dataclasses.replace(settings, levels=plan.levels) if plan else settings
+
+    @property
+    def first(self) -> int:
+        """The first level: where a mask is made within one training there may be no dense network."""
+        return int(self.search in plan_lib.WITHIN_ONE and not self.dense)
+
+    def plan(self, kernels: Kernels | None = None) -> Plan | None:
+        """The trainings of the search; of resolved settings.
+
+        Args:
+          kernels: Those of the network.
+
+        Returns:
+          The plan; None if it depends on the network, and that is not given.
+        """
+        plan = plan_lib.planned(
+            *(self.search, self.levels, self.density, self.budget, self.level_steps, self.search_steps, self.dense),
+            steps=lambda: self.steps or 1,
+            least=self.eval_every or 1,
+            kernels=kernels,
+        )
+        return plan and dataclasses.replace(plan, steps=self.steps)
 
     @classmethod
     def of(cls, run) -> Settings:
@@ -149,6 +228,23 @@ class SupermaskSettings(Problem):
                 "Expected criterion and densities with by='rule' only; the density of other masks is density."
             )
         return super(SupermaskSettings, self._filled(RULES[self.by])).resolved()
+
+
+def check_numbers(settings: Any) -> None:
+    """
+    Raises:
+      LotteryError: If a number is out of range.
+    """
+    for name in ("replicates", "levels", "steps", "batch_size", "eval_every", "test_every"):
+        if (value := getattr(settings, name, None)) is not None and value < 1:
+            raise LotteryError(f"Expected {name} of at least 1, but received {value}.")
+    for name in ("seed", "rewind_to", "warmup", "min_per_kernel"):
+        if getattr(settings, name, 0) < 0:
+            raise LotteryError(f"Expected {name} of 0 or more, but received {getattr(settings, name)}.")
+    if not settings.learning_rate > 0:
+        raise LotteryError(f"Expected a learning_rate above 0, but received {settings.learning_rate}.")
+    if getattr(settings, "rewind_to", 0) > settings.steps:
+        raise LotteryError(f"Expected rewind_to within the {settings.steps} steps, but received {settings.rewind_to}.")
 
 
 RULES: dict[str, dict[str, Any]] = {

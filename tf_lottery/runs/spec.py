@@ -14,7 +14,10 @@ from tf_lottery.base.files import whole_file
 # Settings that older runs do not name, and what they were, by a setting of the runs they belong to.
 OLDER: dict[str, dict[str, Any]] = {
     "model": {"precision": "float32", "deterministic": False, "exclude": None},
-    "levels": {"min_per_kernel": 1},
+    "levels": {
+        "min_per_kernel": 1,
+        **{"density": None, "budget": None, "level_steps": None, "search_steps": None, "dense": True},
+    },
 }
 
 
@@ -31,6 +34,9 @@ def read(path: Path) -> dict[str, Any] | None:
         for owner, were in OLDER.items():
             if owner in spec["settings"]:
                 spec["settings"] = {**were, **spec["settings"]}
+        if "one_shot" in spec["settings"]:
+            road = "one_shot" if spec["settings"]["one_shot"] else "iterative"
+            spec["settings"] = {"search": road, **spec["settings"]}
         return spec
     except FileNotFoundError:
         return None

@@ -19,6 +19,10 @@ SUMMARY = (
     "early_stop_test_accuracy",
     "final_test_accuracy",
     "seconds",
+    "trainings",
+    "steps",
+    "early_stop_validation_accuracy",
+    "final_validation_accuracy",
 )
 SUPERMASKS = (
     "replicate",
@@ -32,6 +36,9 @@ SUPERMASKS = (
 NOTES = ("replicate", "level", "notes")
 RULE = ("replicate", "criterion", "signed_constant", "density", "test_accuracy")
 CURVE = ("step", "train_loss", "validation_loss", "validation_accuracy", "test_accuracy")
+OLDER: Mapping[tuple[str, ...], tuple[str, ...]] = {
+    SUMMARY: SUMMARY[:7]
+}  # the columns of tables that an earlier version wrote
 TABLES = {  # made of tickets: the columns, and which of them a level must have to stand there
     "summary.csv": (SUMMARY, "density"),
     "notes.csv": (NOTES, "notes"),
@@ -46,6 +53,7 @@ def row_of(replicate: int, level: int, density: float, metrics: Mapping, found: 
         "level": level,
         "density": density,
         **metrics,
+        "steps": found.get("steps"),
         "notes": "; ".join(notes) if notes else None,
     }
 
@@ -61,17 +69,19 @@ def in_text(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, str]:
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> dict[tuple[int, int], dict[str, str]] | None:
-    """The rows of a table as text, by (replicate, level); None if there is no such table, or it cannot be read."""
+    """The rows of a table as text, by (replicate, level); None if there is no such table, or it cannot be read.
+
+    The rows of a table that an earlier version wrote have fewer columns.
+    """
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file, restkey="", restval=None)
             rows = {place_of(row): row for row in reader}
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return None
-    fits = tuple(reader.fieldnames or ()) == tuple(columns)
-    return (
-        rows if fits and all(len(row) == len(columns) and None not in row.values() for row in rows.values()) else None
-    )
+    there = tuple(reader.fieldnames or ())
+    fits = there in (tuple(columns), OLDER.get(tuple(columns)))
+    return rows if fits and all(len(row) == len(there) and None not in row.values() for row in rows.values()) else None
 
 
 def write_csv(path: Path, columns: Sequence[str], rows) -> None:

@@ -165,7 +165,7 @@ def _run_own(
         own_levels = sorted(k for at, k in missing if at == r)
         if name == OTHER_ORDER:
             trainer.seed += controls.REORDERED
-        trained = Train(trainer, branch, display, r, own_levels, dataset.classes, base.pruned == "zero")
+        trained = Train(trainer, branch, display, r, dataset.classes, base.pruned == "zero")
         masked = wrapping.wrap(model, base.prunable, exclude=base.exclude, held=base.pruned != "zero")
         retrain = _reordered if name == OTHER_ORDER else _inverted
         tickets = (retrain(run, masked, trained, base, r, level) for level in own_levels)

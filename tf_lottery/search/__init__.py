@@ -7,8 +7,8 @@ What stands here, and after a colon the names that other rooms take from it:
     one_shot   the dense network is pruned at once
     gradual    the network is pruned bit by bit within one training, and rewound then
     regrow     no search: a network that is sparse from the start and moves its mask
-    lottery    what the roads share, one training of a level and what it costs: Train, train_level
-    plan       how long a search is, from a density, levels or a budget
+    lottery    what the roads share, one training of a level and what it costs: Snapshot, Train, train_level
+    plan       how long a search is, from a density, levels or a budget: WITHIN_ONE, Kernels, Plan
     rates      how much a level prunes to come to a density
     rounds     what one round does between two trainings: whom it prunes, what the next level starts from
     pruning    to a density, all at once or bit by bit within a `fit`: prune

@@ -6,6 +6,7 @@ weights start from) are handed in.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,9 +21,9 @@ from tf_lottery.masking.weights import Fraction, Kernel, Prunable
 from tf_lottery.rules import masks, treatments
 from tf_lottery.search.gradual import check_gradual, gradual
 from tf_lottery.search.iterative import iterative
-from tf_lottery.search.lottery import Lottery, Train, begin, beginning, train_level
+from tf_lottery.search.lottery import Lottery, Train, begin, beginning, cost_of_search, train_level
 from tf_lottery.search.one_shot import one_shot as from_dense
-from tf_lottery.search.plan import planned
+from tf_lottery.search.plan import Kernels, check, planned, road_of, steps_of
 from tf_lottery.search.rates import PAPERS
 from tf_lottery.search.regrow import check_regrow, regrow
 from tf_lottery.search.rounds import Rounds, names, treat
@@ -144,7 +145,7 @@ def find_ticket(
     References: Frankle & Carbin (2019), section 1 and appendix B; Zhou et al. (2019), sections 2 to 4; Frankle et al. (2019,
     arXiv 1903.01611) for `rewind_to`.
     """
-    road = _road(search, one_shot)
+    road = road_of(search, one_shot)
     _check(levels, rewind_to)
     held = treatments.get_pruned(pruned) is not treatments.zero
     masked = wrapping.wrap(model, prunable, exclude=exclude, held=held)
@@ -155,11 +156,12 @@ def find_ticket(
     fractions = weights.prune_fractions(list(kernels.values()), prune_fraction)
     plan = planned(
         *(road, levels, density, budget, level_steps, search_steps, dense),
-        train=train,
-        fractions=fractions,
-        masks=state.get_masks(masked),
-        axes=axes,
+        steps=lambda: steps_of(train),
+        least=getattr(train, "eval_every", 1),
+        kernels=Kernels(fractions, state.get_masks(masked), axes),
     )
+    assert plan is not None
+    check(plan, road, criterion=criterion, reset=reset, min_per_kernel=min_per_kernel, rewind_to=rewind_to)
     rounds = Rounds(
         plan.fractions,
         lambda path, seed: recipes.draw(kernels[path], seed),
@@ -175,7 +177,7 @@ def find_ticket(
         seed=seed,
     )
     if road == "gradual":
-        check_gradual(rounds, plan, rewind_to)
+        check_gradual(rounds, plan)
     if road == "regrow":
         check_regrow(rounds, plan, rewind_to, probe, train)
     else:
@@ -186,10 +188,6 @@ def find_ticket(
         **{"one_shot": rounds.one_shot, "reset": reset, "min_per_kernel": min_per_kernel, "seed": seed},
         **plan.told,
     }
-    if plan.search_steps is not None and rewind_to > plan.search_steps:
-        raise LotteryError(
-            f"Expected rewind_to within the {plan.search_steps} steps of the search's trainings, but received {rewind_to}."
-        )
     given = _in_paths_of(masked, [start_from] if isinstance(start_from, Ticket) else start_from)
     _check_given(given, road, plan.told)
 
@@ -232,10 +230,11 @@ def retrain_ticket(
       seed: Decides everything random: drawn weights, shuffles, the random mask.
 
     Returns:
-      The ticket that was trained, of the same level.
+      The ticket that was trained, of the same level and in full; its `trainings` count the search that found the mask.
     """
     survivors, pruned = treatments.get_survivors(survivors), treatments.get_pruned(pruned)
     found = {**ticket.found, **names(survivors=survivors, pruned=pruned), "random_mask": random_mask, "seed": seed}
+    found.pop("steps", None)  # of the ticket's own training, which may have been short
     kept = None if isinstance(model, Masked) or not calls.has_weights(model) else _masked_by(ticket, model)
     masked = wrapping.wrap(model, kept, held=pruned is not treatments.zero)
     kernels = _kernels(masked)
@@ -253,7 +252,10 @@ def retrain_ticket(
         draw=lambda path, seed: recipes.draw(kernels[path], seed),
         seed=[seed, ticket.level],
     )
-    return train_level(masked, train, Ticket(new, start, level=ticket.level, found=found).inheriting(dense))
+    trained = train_level(masked, train, Ticket(new, start, level=ticket.level, found=found).inheriting(dense))
+    if (searched := cost_of_search(ticket)) is None:
+        return trained
+    return dataclasses.replace(trained, metrics={**trained.metrics, "trainings": round(searched + 1, 6)})
 
 
 def _in_paths_of(masked, tickets: Sequence[Ticket]) -> list[Ticket]:
@@ -281,14 +283,6 @@ def _kernels(masked) -> dict[str, Kernel]:
             f"Expected a built model, but {masked.name!r} has no weights yet: build it or call it on data first."
         )
     return {kernel.path: kernel for kernel in masked.kernels}
-
-
-def _road(search: str, one_shot: bool) -> str:
-    if search not in ROADS:
-        raise LotteryError(f"Expected search to be one of {', '.join(ROADS)}, but received {search!r}.")
-    if one_shot and search not in ("iterative", "one_shot"):
-        raise LotteryError(f"Expected either one_shot or search={search!r}, but received both.")
-    return "one_shot" if one_shot else search
 
 
 def _begun_with(start: Ticket) -> dict:

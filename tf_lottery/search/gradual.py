@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping
 
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.masking import state
-from tf_lottery.rules import criteria
 from tf_lottery.search.callbacks.prune_by_schedule import PruneBySchedule
 from tf_lottery.search.lottery import Lottery, densities_of, train_level
 from tf_lottery.search.plan import Plan
@@ -63,7 +62,7 @@ def _pruned(lottery: Lottery, level: int) -> Ticket:
             for path, density in densities.items()
         }
     pruning = PruneBySchedule(schedule, criterion=rounds.criterion, scope=rounds.scope, seed=rounds.seed)
-    trained = train_level(masked, lottery.train, lottery.begin, begins, steps, [pruning])
+    trained = train_level(masked, lottery.train, lottery.begin, begins, steps, [pruning], level=level, search=True)
     masks = state.get_masks(masked)
     if all((mask == lottery.begin.masks[path]).all() for path, mask in masks.items()):
         raise LotteryError("Expected train to hand its callbacks on, for gradual pruning, but it did not.")
@@ -74,20 +73,12 @@ def _never(step):
     return False, 0.0
 
 
-def check_gradual(rounds: Rounds, plan: Plan, rewind_to: int) -> None:
-    """Refuses what gradual pruning cannot do, before anything is trained.
+def check_gradual(rounds: Rounds, plan: Plan) -> None:
+    """Refuses what gradual pruning cannot do with the kernels of a network; see `plan.check` for the rest.
 
     Raises:
       LotteryError: If there is such a thing.
     """
-    criteria.without_gradient(rounds.criterion, "search='gradual'")
-    if rounds.reset != "each_level":
-        raise LotteryError(f"Expected reset='each_level' with search='gradual', but received {rounds.reset!r}.")
-    if rounds.min_per_kernel != 1:
-        raise LotteryError(
-            f"Expected min_per_kernel=1 with search='gradual', which keeps one, but received {rounds.min_per_kernel}."
-        )
-    Cubic(0.5, plan.search_steps or 0, rewind_to)  # has it time?
     competing = plan.fractions[0] if rounds.axes is None else rounds.axes
     if rounds.scope.startswith("global") and not all(plan.fractions[0][path] for path in competing):
         raise LotteryError(

@@ -7,7 +7,6 @@ to prune and may be short, and those of the tickets that were asked for, which a
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -87,7 +86,7 @@ class Lottery:
         if self.search_steps is None or ticket.found.get("steps", self.steps) == self.search_steps:
             return ticket
         start = self.begin if ticket.level == 0 else ticket
-        return train_level(self.masked, self.train, start, self.rewind_to, self.search_steps)
+        return train_level(self.masked, self.train, start, self.rewind_to, self.search_steps, search=True)
 
     def named(self, ticket: Ticket, *parents: Ticket) -> Ticket:
         """The same ticket, which says how it is found, with the recipes of its parents."""
@@ -105,28 +104,6 @@ def densities_of(lottery: Lottery, level: int) -> dict[str, float]:
     for fractions in lottery.rounds.fractions[:level]:
         left = {path: density * (1 - fractions[path]) for path, density in left.items()}
     return left
-
-
-def steps_of(train: Train) -> int:
-    """How many steps one training has: `train.steps`, or the default of its keyword `steps`.
-
-    Raises:
-      LotteryError: If it does not say, or cannot be given another number.
-
-    >>> def train(model, callbacks, steps=3_000): ...
-    >>> steps_of(train)
-    3000
-    """
-    parameters = inspect.signature(train).parameters
-    steps: Any = getattr(train, "steps", None)
-    if steps is None and "steps" in parameters:
-        steps = parameters["steps"].default
-    if "steps" not in parameters or not isinstance(steps, int | np.integer) or steps < 1:
-        raise LotteryError(
-            "Expected a train function that takes another number of steps, as in train(model, callbacks, steps=12_000), for a search "
-            f"with trainings of two lengths, but received {getattr(train, '__qualname__', train)!r:.80}."
-        )
-    return int(steps)
 
 
 def begin(masked, found: Mapping) -> Ticket:
@@ -158,11 +135,30 @@ def _start(ticket: Ticket) -> str:
     return digest(np.frombuffer("".join(map(digest, values)).encode(), np.uint8))
 
 
-def train_level(masked, train: Train, ticket: Ticket, rewind_to: int = 0, steps: int | None = None, callbacks=()):
-    """The ticket after training. A dense one that is to be rewound to a later step gets that step's weights as initial."""
+def train_level(
+    masked,
+    train: Train,
+    ticket: Ticket,
+    rewind_to: int = 0,
+    steps: int | None = None,
+    callbacks=(),
+    *,
+    level: int | None = None,
+    search: bool = False,
+):
+    """The ticket after training. A dense one that is to be rewound to a later step gets that step's weights as initial.
+
+    A `train` with a method `comes(level, search)` is told first which training this is.
+
+    Args:
+      level: The level that the training is of, if not the ticket's.
+      search: Whether it is for the search alone, and no ticket's own.
+    """
     state.set_state(masked, ticket.masks, arrays(ticket.initial))
-    snapshot = _Snapshot(rewind_to) if rewind_to and ticket.level == 0 else None
+    snapshot = Snapshot(rewind_to) if rewind_to and ticket.level == 0 else None
     length = {} if steps is None else {"steps": steps}
+    if comes := getattr(train, "comes", None):
+        comes(ticket.level if level is None else level, search)
     metrics = metrics_of(train(masked, [*callbacks, *([snapshot] if snapshot else [])], **length))
     if snapshot and snapshot.values is None:
         raise LotteryError(
@@ -173,7 +169,17 @@ def train_level(masked, train: Train, ticket: Ticket, rewind_to: int = 0, steps:
     return dataclasses.replace(ticket, initial=initial, final=state.get_values(masked), metrics=metrics)
 
 
-class _Snapshot(keras.callbacks.Callback):
+def cost_of_search(ticket: Ticket) -> float | None:
+    """The trainings that were spent before a ticket's own, as far as it tells."""
+    cost, found = ticket.metrics.get("trainings"), ticket.found
+    if cost is None:
+        return None
+    length = found.get("level_steps")
+    short = length is not None and found.get("steps") == length
+    return round(cost - (cost / (ticket.level + 1) if short else 1), 6)  # short levels are those of an iterative search
+
+
+class Snapshot(keras.callbacks.Callback):
     """The weights at one step of training."""
 
     def __init__(self, step: int):

@@ -1,21 +1,26 @@
-"""How long a search is: its levels, what each prunes, how long each training lasts, and which tickets are trained in full."""
+"""How long a search is: its levels, what each prunes, how long each training lasts, and which tickets are trained in full.
+
+What can be known without the network is known without it, and without TensorFlow: a command refuses what does not go together
+before it loads either.
+"""
 
 from __future__ import annotations
 
+import inspect
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.rules import patterns
+from tf_lottery.rules import criteria, patterns
 from tf_lottery.rules.masks import Arrays, Axes
-from tf_lottery.search.lottery import Train, steps_of
-from tf_lottery.search.rates import at_once, rounds_to, spread
+from tf_lottery.search.rates import Cubic, at_once, rounds_to, spread
 
+ROADS = ("iterative", "one_shot", "gradual", "regrow")
 LEVELS = 10
 LEVELS_OF_BUDGET = 4  # few, short and rewound
 WITHIN_ONE = ("gradual", "regrow")  # roads whose masks are made within one training
@@ -26,18 +31,66 @@ class Plan:
     """A search before it begins.
 
     Attributes:
-      fractions: For each round the share of its remaining weights that each kernel loses.
-      steps: Those of one training, where trainings are of two lengths.
+      road: One of `ROADS`.
+      levels: How many rounds of pruning; level 0 is the dense network.
+      steps: Those of one training; None where all are of one length, and nobody said which.
       search_steps: Those of the search's trainings; None: as many.
-      asked: The levels that are trained in full.
+      asked: The levels whose tickets were asked for: those are trained in full, where the trainings have two lengths.
       told: What a ticket tells of it.
+      fractions: For each round the share of its remaining weights that each kernel loses; empty where no network was given.
     """
 
-    fractions: list[dict[str, float]]
+    road: str
+    levels: int
     steps: int | None = None
     search_steps: int | None = None
     asked: list[int] = field(default_factory=list)
     told: dict[str, Any] = field(default_factory=dict)
+    fractions: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def first(self) -> int:
+        """The first level: where a mask is made within one training no dense network is needed, and there may be none."""
+        return int(self.road in WITHIN_ONE and 0 not in self.asked)
+
+    def own(self, level: int) -> int:
+        """The steps of a level's own training."""
+        whole = self.search_steps is None or (level in self.asked and not (self.road == "regrow" and level))
+        return (self.steps if whole else self.search_steps) or 0
+
+    def searched(self, level: int) -> int | None:
+        """The level whose network is trained once more, for the search alone, before this one; None if that is not needed.
+
+        With gradual pruning it is this level's.
+        """
+        if self.search_steps is None or level == 0 or self.road == "regrow":
+            return None
+        if self.road == "gradual":
+            return level
+        parent = 0 if self.road == "one_shot" else level - 1
+        return None if self.own(parent) == self.search_steps else parent
+
+    def trainings(self, level: int) -> float:
+        """What the ticket of a level costs."""
+        whole = self.steps or 1
+        one = (self.search_steps or whole) / whole
+        searches = {"iterative": level, "regrow": 0}.get(self.road, min(level, 1))
+        return round(searches * one + (self.own(level) or whole) / whole, 6)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What a plan needs to know of the network.
+
+    Attributes:
+      fractions: What a round of `prune_fraction` removes of each kernel.
+      masks: Those of the network at its beginning.
+      axes: Of the kernels whose channels compete, where those do.
+    """
+
+    fractions: Mapping[str, float]
+    masks: Arrays
+    axes: Axes | None = None
 
 
 def planned(
@@ -49,17 +102,19 @@ def planned(
     search_steps: int | None,
     dense: bool,
     *,
-    train: Train,
-    fractions: Mapping[str, float],
-    masks: Arrays,
-    axes: Axes | None,
-) -> Plan:
+    steps: Callable[[], int],
+    least: int = 1,
+    kernels: Kernels | None = None,
+) -> Plan | None:
     """The plan of a search; see `find_ticket` for the arguments.
 
     Args:
-      fractions: What a round of `prune_fraction` removes of each kernel.
-      masks: Those of the network at its beginning.
-      axes: Of the kernels whose channels compete, where those do.
+      steps: Returns those of one training; it is called where trainings have two lengths.
+      least: The fewest steps of a training.
+      kernels: The network's.
+
+    Returns:
+      The plan; None if it depends on the network, and that is not given.
 
     Raises:
       LotteryError: If the arguments do not go together, or one is out of range.
@@ -82,51 +137,138 @@ def planned(
             f"Expected search_steps with search='gradual' or 'regrow' only, but received it with {road!r}."
         )
 
-    levels, per_round, asked = _levels(road, levels, wanted, budget, fractions, masks, axes)
-    told: dict[str, Any] = {"search": road, "density": wanted, "levels": levels} if wanted else {}
-    length = search_steps if road in WITHIN_ONE else level_steps
-    if road not in WITHIN_ONE and budget is None and length is None:
-        return Plan(per_round, told=told)
-    steps = steps_of(train)
-    if road == "regrow":
-        length = int(steps * (1 if budget is None else budget)) if length is None else length
-    elif budget is not None:
-        length = min(steps, int((budget - 1) * steps / (levels if road == "iterative" else 1)))
-    elif length is None:
-        length = steps // 2
+    rounds = _rounds(wanted, kernels)
+    count = _count(road, levels, wanted, budget, rounds)
     name = "search_steps" if road in WITHIN_ONE else "level_steps"
-    least = getattr(train, "eval_every", 1)
-    if not isinstance(length, int | np.integer) or length < least or (length > steps and road != "regrow"):
-        most = "on" if road == "regrow" else f"to {steps}, the steps of one training"
-        raise LotteryError(f"Expected {name} from {least}, eval_every, {most}, but received {length!r}.")
-    told = {"search": road, "density": wanted or None, "levels": levels, name: int(length)}
-    return Plan(per_round, steps, int(length), ([0] if dense else []) + asked, told)
+    given = search_steps if road in WITHIN_ONE else level_steps
+    one_length = road not in WITHIN_ONE and budget is None and given is None
+    whole = None if one_length else steps()
+    length = None if whole is None else _length(name, road, count, budget, given, whole, least)
+    if count is None or (rounds is None and road == "iterative" and len(wanted) > 1):
+        return None
+    per_round, asked = _fractions(road, count, wanted, rounds, kernels)
+    if length is None:
+        told: dict[str, Any] = {"search": road, "density": wanted, "levels": count} if wanted else {}
+        return Plan(road, count, asked=asked, told=told, fractions=per_round)
+    told = {"search": road, "density": wanted or None, "levels": count, name: length}
+    return Plan(road, count, whole, length, ([0] if dense else []) + asked, told, per_round)
 
 
-def _levels(road, levels, wanted, budget, fractions, masks, axes) -> tuple[int, list[dict[str, float]], list[int]]:
-    """How many there are, what each prunes, and which were asked for."""
+def _rounds(wanted: Sequence[float], kernels: Kernels | None) -> list[float] | None:
+    """How many rounds lead to each density; None if the network is not given."""
+    if kernels is None:
+        return None if wanted else []
+    kept, sizes = _counted(kernels.masks, kernels.axes)
+    return [rounds_to(density, kernels.fractions, kept, sizes) for density in wanted]
+
+
+def _count(road, levels, wanted, budget, rounds) -> int | None:
+    """How many levels there are; None if that depends on the network."""
     if not wanted:
-        levels = levels or LEVELS
-        return levels, [dict(fractions)] * levels, [*range(1, levels + 1)] if road == "one_shot" else [levels]
-    kept, sizes = _counted(masks, axes)
-    rounds = [rounds_to(density, fractions, kept, sizes) for density in wanted]
+        return levels or LEVELS
     if road != "iterative":
         if levels not in (None, len(wanted)):
             raise LotteryError(
                 f"Expected as many levels as densities with search={road!r}, which takes each at once, but received levels={levels}."
             )
-        levels = len(wanted)
-    elif levels is None and budget is not None:
-        levels = max(LEVELS_OF_BUDGET, len(wanted), math.ceil(budget) - 1)
-    elif levels is None:
-        levels = max(len(wanted), round(rounds[-1]))
+        return len(wanted)
+    if levels is None and budget is not None:
+        return max(LEVELS_OF_BUDGET, len(wanted), math.ceil(budget) - 1)
+    if levels is None:
+        return None if rounds is None else max(len(wanted), round(rounds[-1]))
     if levels < len(wanted):
         raise LotteryError(f"Expected a level for each of the {len(wanted)} densities, but received levels={levels}.")
-    if road == "iterative":
-        lengths, asked = spread(rounds, levels)
+    return levels
+
+
+def _length(name: str, road: str, levels: int | None, budget, given, steps: int, least: int) -> int:
+    """The steps of each of the search's trainings."""
+    if road == "regrow":
+        given = int(steps * (1 if budget is None else budget)) if given is None else given
+    elif budget is not None:
+        given = min(steps, int((budget - 1) * steps / (levels if road == "iterative" else 1)))
+    elif given is None:
+        given = steps // 2
+    if not isinstance(given, int | np.integer) or given < least or (given > steps and road != "regrow"):
+        most = "on" if road == "regrow" else f"to {steps}, the steps of one training"
+        raise LotteryError(f"Expected {name} from {least}, eval_every, {most}, but received {given!r}.")
+    return int(given)
+
+
+def _fractions(road, levels, wanted, rounds, kernels) -> tuple[list[dict[str, float]], list[int]]:
+    """What each round prunes, where the network is given, and which levels were asked for."""
+    fractions = dict(kernels.fractions) if kernels else {}
+    if not wanted:
+        asked = [*range(1, levels + 1)] if road == "one_shot" else [levels]
+        return [fractions] * levels if kernels else [], asked
+    if road != "iterative":
+        asked = [*range(1, levels + 1)]
+        lengths = [b - a for a, b in zip([0.0, *rounds], rounds)] if rounds else []
+    elif rounds is None:
+        return [], [levels]  # of one density
     else:
-        lengths, asked = [b - a for a, b in zip([0.0, *rounds], rounds)], [*range(1, levels + 1)]
-    return levels, [at_once(fractions, length) for length in lengths], asked
+        lengths, asked = spread(rounds, levels)
+    return [at_once(fractions, length) for length in lengths], asked
+
+
+def road_of(search: str, one_shot: bool) -> str:
+    """
+    Raises:
+      LotteryError: If there is no such road, or two are named.
+    """
+    if search not in ROADS:
+        raise LotteryError(f"Expected search to be one of {', '.join(ROADS)}, but received {search!r}.")
+    if one_shot and search not in ("iterative", "one_shot"):
+        raise LotteryError(f"Expected either one_shot or search={search!r}, but received both.")
+    return "one_shot" if one_shot else search
+
+
+def check(plan: Plan | None, road: str, *, criterion, reset: str, min_per_kernel: int, rewind_to: int) -> None:
+    """Refuses what a road cannot do, before anything is trained.
+
+    Args:
+      plan: As far as it is known.
+
+    Raises:
+      LotteryError: If there is such a thing.
+    """
+    if plan and plan.search_steps is not None and rewind_to > plan.search_steps:
+        raise LotteryError(
+            f"Expected rewind_to within the {plan.search_steps} steps of the search's trainings, but received {rewind_to}."
+        )
+    if road != "gradual":
+        return
+    criteria.without_gradient(criterion, "search='gradual'")
+    if reset != "each_level":
+        raise LotteryError(f"Expected reset='each_level' with search='gradual', but received {reset!r}.")
+    if min_per_kernel != 1:
+        raise LotteryError(
+            f"Expected min_per_kernel=1 with search='gradual', which keeps one, but received {min_per_kernel}."
+        )
+    if plan:
+        Cubic(0.5, plan.search_steps or 0, rewind_to)  # has it time?
+
+
+def steps_of(train: Callable) -> int:
+    """How many steps one training has: `train.steps`, or the default of its keyword `steps`.
+
+    Raises:
+      LotteryError: If it does not say, or cannot be given another number.
+
+    >>> def train(model, callbacks, steps=3_000): ...
+    >>> steps_of(train)
+    3000
+    """
+    parameters = inspect.signature(train).parameters
+    steps: Any = getattr(train, "steps", None)
+    if steps is None and "steps" in parameters:
+        steps = parameters["steps"].default
+    if "steps" not in parameters or not isinstance(steps, int | np.integer) or steps < 1:
+        raise LotteryError(
+            "Expected a train function that takes another number of steps, as in train(model, callbacks, steps=12_000), for a search "
+            f"with trainings of two lengths, but received {getattr(train, '__qualname__', train)!r:.80}."
+        )
+    return int(steps)
 
 
 def _checked(density: float | Sequence[float]) -> list[float]:

@@ -49,7 +49,7 @@ def _grown(lottery: Lottery, level: int) -> Ticket:
         probe=lottery.probe,
         seed=lottery.rounds.seed,
     )
-    trained = train_level(lottery.masked, lottery.train, begin, steps=steps, callbacks=[regrow])
+    trained = train_level(lottery.masked, lottery.train, begin, steps=steps, callbacks=[regrow], level=level)
     if not regrow.first_masks:
         raise LotteryError("Expected train to hand its callbacks on, for search='regrow', but it did not.")
     masks, initial = state.get_masks(lottery.masked), dict(arrays(begin.initial))

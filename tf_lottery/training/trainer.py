@@ -177,9 +177,22 @@ class Trainer:
         with self.replicas.together():
             return self._trained(model, callbacks, int(steps), self.seed if seed is None else int(seed))
 
-    def _trained(
-        self, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback], steps: int, seed: int
-    ) -> dict[str, float]:
+    def fingerprint(
+        self, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback] = (), *, steps: int | None = None
+    ) -> str:
+        """What tells this training of `model`, as it is now, from others: two that have the same end the same, to the bit.
+
+        Args:
+          model, callbacks, steps: Those that the training is to be called with.
+
+        Returns:
+          A SHA-256 of the settings, the versions, a sample of the data, and all variables of the model.
+        """
+        steps = self.steps if steps is None else steps
+        with self.replicas.together():
+            return self._owner(model, self._begun(model, callbacks, steps), callbacks, steps, self.seed)
+
+    def _begun(self, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback], steps: int) -> Loop:
         loop = self._loop_for(model)
         probes = Probes(*self.sets["train"], self.loss, self.augment)
         for callback in callbacks:
@@ -188,6 +201,12 @@ class Trainer:
             )
             callback.set_model(model)
             callback.on_train_begin()
+        return loop
+
+    def _trained(
+        self, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback], steps: int, seed: int
+    ) -> dict[str, float]:
+        loop = self._begun(model, callbacks, steps)
         early_stop_from = max((getattr(callback, "early_stop_from", 0) for callback in callbacks), default=0)
         progress, checkpoint = Progress(), self._checkpoint_of(model, loop, callbacks, steps, seed)
         if checkpoint:
@@ -242,9 +261,14 @@ class Trainer:
         return {f"early_stop_{key}": value for key, value in row.items() if key != "train_loss"}
 
     def _checkpoint_of(self, model: keras.Model, loop: Loop, callbacks, steps: int, seed: int) -> Checkpoint | None:
-        """The file of this training: its settings, its data, and the model it begins with tell it from others."""
+        """The file of this training, which its owner tells from others."""
         if self.checkpoint is None:
             return None
+        owner = self._owner(model, loop, callbacks, steps, seed)
+        return Checkpoint(self.checkpoint, self.checkpoint_every, owner, writes=self.replicas.is_chief)
+
+    def _owner(self, model: keras.Model, loop: Loop, callbacks, steps: int, seed: int) -> str:
+        """A training by its settings, its data, and the model it begins with."""
         settings = {
             "numbers": [steps, self.batch_size, seed, self.eval_every, self.test_every, self.replicas.count],
             "at_steps": _at_steps(callbacks),
@@ -257,8 +281,7 @@ class Trainer:
         values = {f"variable {i}": value_of(variable) for i, variable in enumerate(model.variables)}
         for name, arrays in self.sets.items():
             values |= {f"{name} {part}": sample_of(array) for part, array in zip("xy", arrays)}
-        owner = fingerprint(settings, values)
-        return Checkpoint(self.checkpoint, self.checkpoint_every, owner, writes=self.replicas.is_chief)
+        return fingerprint(settings, values)
 
     @property
     def probe(self) -> Probe:

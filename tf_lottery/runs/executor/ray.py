@@ -126,19 +126,23 @@ def _hear(ray, stream, task: Task, folder: Path, tasks, display) -> bool:
 
 
 def _gathered(folder: Path, task: Task) -> Files:
-    """The files that a task goes on from: settings and finished levels of its replicate."""
+    """The files that a task goes on from: settings and finished levels of its replicate, and what others of its sweep share."""
     found: dict[str, bytes] = {}
     for run in filter(None, (task.reads, task.run)):
         replicate = "replicate_*" if task.replicate is None else f"replicate_{task.replicate}"
         paths = [folder / run / name for name in ("spec.json", "supermask_by_rule.csv")]
         paths += (folder / run).glob(f"{replicate}/level_*/*")
         found |= {str(path.relative_to(folder)): path.read_bytes() for path in paths if _counts(path)}
+    if task.shares:  # the dense networks, which most runs of a sweep have in common
+        paths = list(folder.glob(f"{task.shares}/replicate_{task.replicate}/level_00/*"))
+        found |= {str(path.relative_to(folder)): path.read_bytes() for path in paths if _counts(path)}
     return found
 
 
 def _counts(path: Path) -> bool:
     """Whether a file is a result: not a table, which is made of results, nor what is still being written."""
-    return path.is_file() and path.name in ("spec.json", "curve.csv", "level.ticket", "supermask_by_rule.csv")
+    names = ("spec.json", "curve.csv", "level.ticket", "search.safetensors", "supermask_by_rule.csv")
+    return path.is_file() and path.name in names
 
 
 def _version(path: Path) -> tuple[int, ...]:

@@ -30,9 +30,10 @@ class Task:
       run: The folder that it writes, in the folder of all runs.
       replicate: Which one; None for all of them.
       left: (replicate, level) of what it has to train.
-      steps: Training steps of each.
+      steps: Training steps of all that together.
       after: The names of tasks that must be finished before it begins.
       reads: The run that it reads beside its own, for a branch that of its search.
+      shares: A pattern of the names of runs whose trainings it does not do again, those of its sweep.
     """
 
     name: str
@@ -43,14 +44,19 @@ class Task:
     steps: int
     after: frozenset[str] = frozenset()
     reads: str | None = None
+    shares: str | None = None
 
 
 class Display(Protocol):
     """What is told about the progress of tasks; the methods are those of `levels.Display`, with the task first."""
 
-    def begin(self, task: Task, replicate: int, level: int, density: float | None) -> None: ...
+    def begin(
+        self, task: Task, replicate: int, level: int, density: float | None, steps: int | None, search: bool
+    ) -> None: ...
 
     def advance(self, task: Task, steps: int, reached: int) -> None: ...
+
+    def skipped(self, task: Task, steps: int) -> None: ...
 
     def done(self, task: Task, row: dict[str, Any]) -> None: ...
 
@@ -67,11 +73,15 @@ class Relay:
     def __init__(self, send: Callable[[Event], None]):
         self.send = send
 
-    def begin(self, replicate: int, level: int, density: float | None) -> Sequence:
-        self.send(("begin", replicate, level, density))
-        return [
-            steps_callback(lambda steps, reached: self.send(("advance", steps, reached)), self.tell, replicate, level)
-        ]
+    def begin(
+        self, replicate: int, level: int, density: float | None, steps: int | None = None, search: bool = False
+    ) -> Sequence:
+        self.send(("begin", replicate, level, density, steps, search))
+        what = f"replicate {replicate}, {named(level, search)}"
+        return [steps_callback(lambda steps, reached: self.send(("advance", steps, reached)), self.tell, what)]
+
+    def skipped(self, steps: int) -> None:
+        self.send(("skipped", steps))
 
     def done(self, row) -> None:
         self.send(("done", dict(row)))
@@ -80,8 +90,13 @@ class Relay:
         self.send(("tell", sentence))
 
 
-def steps_callback(advance: Callable[[int, int], None], tell: Callable[[str], None], replicate: int, level: int) -> Any:
-    """A Keras callback that says how far a level is: `advance(steps, reached)`; and that it was not begun anew, if so."""
+def named(level: int, search: bool) -> str:
+    """A training in words."""
+    return f"search of level {level}" if search else f"level {level}"
+
+
+def steps_callback(advance: Callable[[int, int], None], tell: Callable[[str], None], what: str) -> Any:
+    """A Keras callback that says how far a training is: `advance(steps, reached)`; and that it was not begun anew, if so."""
     import keras
 
     class Steps(keras.callbacks.Callback):
@@ -97,7 +112,7 @@ def steps_callback(advance: Callable[[int, int], None], tell: Callable[[str], No
         def resume(self, values):
             self.last = int(values["step"])
             advance(self.last, self.last)
-            tell(f"replicate {replicate}, level {level} goes on from step {self.last:,}.")
+            tell(f"{what} goes on from step {self.last:,}.")
 
     return Steps()
 

@@ -3,7 +3,7 @@
 What stands here, and after a colon the names that other rooms take from it:
 
     lottery_ticket      the whole search in one `fit`
-    prune_by_schedule   gradual pruning
+    prune_by_schedule   gradual pruning: PruneBySchedule
     regrow_by_schedule  networks that are sparse from the start and move their masks
     by_schedule         what the two have in common: acting at certain steps
     pruning_summaries   what TensorBoard is told of the masks
