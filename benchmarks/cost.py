@@ -4,9 +4,9 @@ Cost is counted in trainings, the steps spent to have a ticket over the steps of
 
     python benchmarks/cost.py                         # all of it, about three hours on two cores; goes on where it was stopped
     python benchmarks/cost.py --problem=mnist1d       # one problem
+    python benchmarks/cost.py --page                  # only the table and the figure
 
-Several may run side by side, on other problems or `--replicates`. Writes docs/results/cost/{PROBLEM}.csv; `cost_page.py` makes tables
-and a figure of them.
+Several may run side by side, on other problems or `--replicates`. Writes docs/results/cost/{PROBLEM}.csv, table.md, cost.png.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Road:
 
     Attributes:
       label: Its row in the table.
-      search: Its arguments.
+      search: Its arguments; `level_steps` as a share of the steps of one training.
       controls: Whether its masks, at the first two densities, are also trained from new weights and shuffled within each layer.
     """
 
@@ -100,26 +100,29 @@ class Road:
 
 ROADS = {
     "full": Road("full search, 20 % a level", {}),
-    "budget_2": Road("`budget=2`: 4 short levels", {"budget": 2}, controls=True),
-    "gradual": Road("gradual in half the steps", {"search": "gradual"}, controls=True),
-    "one_shot": Road("one shot", {"search": "one_shot", "budget": 2}),
-    "budget_2.5": Road("`budget=2.5`: 4 short levels", {"budget": 2.5}),
-    "budget_1.5": Road("`budget=1.5`: 4 short levels", {"budget": 1.5}),
-    "budget_3": Road("`budget=3`: 4 short levels", {"budget": 3}),
-    "budget_2_levels_2": Road("`budget=2, levels=2`", {"budget": 2, "levels": 2}),
-    "budget_2_levels_8": Road("`budget=2, levels=8`", {"budget": 2, "levels": 8}),
+    "budget_1.5": Road("`budget=1.5`", {"budget": 1.5}),
+    "budget_2": Road("`budget=2`", {"budget": 2}, controls=True),
+    "budget_2.5": Road("`budget=2.5`", {"budget": 2.5}),
+    "budget_3": Road("`budget=3`", {"budget": 3}),
     "budget_2_global": Road('`budget=2, scope="global"`', {"budget": 2, "scope": "global", "prune_fraction": 0.2}),
+    "gradual": Road("gradual in half the steps", {"search": "gradual"}, controls=True),
     "gradual_in_all": Road("gradual in all the steps", {"search": "gradual", "budget": 2}),
     "gradual_global": Road(
-        'gradual, `scope="global"`', {"search": "gradual", "scope": "global", "prune_fraction": 0.2}
+        'gradual in half the steps, `scope="global"`', {"search": "gradual", "scope": "global", "prune_fraction": 0.2}
     ),
-    "budget_5": Road("`budget=5`: 4 levels in full", {"budget": 5}),
-    "budget_5_levels_8": Road("`budget=5, levels=8`", {"budget": 5, "levels": 8}),
-    "budget_3_levels_8": Road("`budget=3, levels=8`", {"budget": 3, "levels": 8}),
-    "budget_2.5_levels_6": Road("`budget=2.5, levels=6`", {"budget": 2.5, "levels": 6}),
-    "budget_5_levels_16": Road("`budget=5, levels=16`", {"budget": 5, "levels": 16}),
-    "gradual_in_quarter": Road("gradual in a quarter of the steps", {"search": "gradual", "budget": 1.25}),
-    "at_end": Road("`budget=2`, levels that go on from their weights", {"budget": 2, "reset": "at_end"}),
+    "one_shot": Road("one shot", {"search": "one_shot", "budget": 2}),
+    "levels_2": Road("2 levels of 1/2, each prunes alike", {"levels": 2, "level_steps": 1 / 2}),
+    "levels_4": Road("4 levels of 1/4, each prunes alike", {"levels": 4, "level_steps": 1 / 4}),
+    "levels_8": Road("8 levels of 1/8, each prunes alike", {"levels": 8, "level_steps": 1 / 8}),
+    "levels_6_quarter": Road("6 levels of 1/4, each prunes alike", {"levels": 6, "level_steps": 1 / 4}),
+    "levels_8_quarter": Road("8 levels of 1/4, each prunes alike", {"levels": 8, "level_steps": 1 / 4}),
+    "levels_4_longer": Road("4 levels of 3/8, each prunes alike", {"levels": 4, "level_steps": 3 / 8}),
+    "levels_4_half": Road("4 levels of 1/2, each prunes alike", {"levels": 4, "level_steps": 1 / 2}),
+    "levels_4_eighth": Road("4 levels of 1/8, each prunes alike", {"levels": 4, "level_steps": 1 / 8}),
+    "levels_4_global": Road(
+        '4 levels of 1/4, each prunes alike, `scope="global"`',
+        {"levels": 4, "level_steps": 1 / 4, "scope": "global", "prune_fraction": 0.2},
+    ),
 }
 CONTROLS = {"new weights": {"survivors": "reinit"}, "mask shuffled": {"random_mask": True}}
 
@@ -144,6 +147,8 @@ def rows_of(problem: Problem, road: str, trainer: tfl.Trainer, seed: int) -> Ite
         return {**told, "trainings": f"{trainings:.6g}", **kept}
 
     given = {"prune_fraction": problem.fractions, "seed": seed, **ROADS[road].search}
+    if "level_steps" in given:
+        given["level_steps"] = int(given["level_steps"] * problem.steps)
     if road == "full":
         asked = {level: density for density, level in problem.levels.items()} | {0: 1.0}
         for ticket in tfl.find_ticket(problem.build(seed), trainer, levels=max(asked), **given):
@@ -210,9 +215,10 @@ def main() -> None:
     parser.add_argument("--problem", action="append", choices=PROBLEMS)
     parser.add_argument("--replicates", type=lambda text: [int(part) for part in text.split(",")])
     parser.add_argument("--roads", type=lambda text: text.split(","), default=list(ROADS))
+    parser.add_argument("--page", action="store_true", help="write the table and the figure only")
     given = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
-    for name in given.problem or PROBLEMS:
+    for name in [] if given.page else given.problem or PROBLEMS:
         measure(name, given.replicates or range(PROBLEMS[name].replicates), given.roads)
 
 

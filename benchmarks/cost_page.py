@@ -24,10 +24,10 @@ TITLES = {
     "conv_mnist": "A small convolutional network on MNIST, 2,000 steps a training",
 }
 FAMILIES = {  # label in the figure -> roads, cheapest first
-    "few short levels": ["budget_1.5", "budget_2", "budget_2.5", "budget_3", "budget_5"],
+    "few short levels": ["budget_1.5", "budget_2", "budget_2.5", "budget_3"],
     "full search": ["full"],
-    "gradual, rewound": ["gradual_in_quarter", "gradual", "gradual_in_all"],
-    "gradual, the sparse network itself": ["gradual_in_quarter: itself", "gradual: itself", "gradual_in_all: itself"],
+    "gradual, rewound": ["gradual", "gradual_in_all"],
+    "gradual, the sparse network itself": ["gradual: itself", "gradual_in_all: itself"],
     "one shot": ["one_shot"],
 }
 
@@ -57,7 +57,8 @@ def label_of(road: str) -> str:
         return "the dense network"
     if control == "itself":
         return f"{cost.ROADS[name].label}, the sparse network itself"
-    return f"{cost.ROADS[name].label}: {control}" if control else cost.ROADS[name].label
+    controls = {"new weights": ", its mask with new weights", "mask shuffled": ", its mask shuffled within layers"}
+    return cost.ROADS[name].label + controls.get(control, "")
 
 
 def table(problem: str) -> list[str]:
@@ -71,8 +72,8 @@ def table(problem: str) -> list[str]:
         for density in densities:
             rows = cells.get((road, density), [])
             parts += [f"{float(rows[0]['trainings']):.3g}", told(rows)] if rows else ["", ""]
-        lines.append(f"| {label_of(road)} | " + " | ".join(parts) + " |")
-    count = max(len(rows) for rows in cells.values())
+        lines.append(f"| {label_of(road)}{replicates(problem, road)} | " + " | ".join(parts) + " |")
+    count = cost.PROBLEMS[problem].replicates
     caption = f"Test accuracy in percent at early stop, means of {count} replicates (smallest to largest), and after the slash at the end. "
     caption += f"The dense network, one training: {told(dense)}."
     return [f"### {TITLES[problem]}", "", caption, "", *lines, ""]
@@ -82,6 +83,12 @@ def told(rows: list[dict[str, str]]) -> str:
     found = accuracies(rows)
     end = statistics.mean(100 * float(row["final_test_accuracy"]) for row in rows)
     return f"{statistics.mean(found):.2f} ({min(found):.2f}-{max(found):.2f}) / {end:.2f}"
+
+
+def replicates(problem: str, road: str) -> str:
+    """A remark where a road has fewer replicates than the problem."""
+    count = min(len(rows) for (name, _), rows in cells_of(problem).items() if name == road)
+    return "" if count >= cost.PROBLEMS[problem].replicates else f" ({count} replicate{'s' * (count > 1)})"
 
 
 def figure(problems: list[str]) -> None:
