@@ -281,6 +281,10 @@ def test_the_rates_lead_to_the_density():
     for levels in range(3, 12):
         lengths, asked = spread([0.1, 0.2, 9.0], levels)
         assert len(lengths) == levels == asked[-1] and sorted(set(asked)) == asked
+        falling, (end,) = spread([9.0], levels, falling=True)
+        half = -(-levels // 2)
+        assert len(falling) == levels == end and sum(falling) == pytest.approx(9)
+        np.testing.assert_allclose(falling, [3 * falling[-1] / 2] * half + [falling[-1]] * (levels - half))
 
 
 def test_the_cubic_schedule():

@@ -90,7 +90,8 @@ def find_ticket(
       density: What the last ticket is to keep, in (0, 1), or several densities in falling order; with whole channels shares of these. Each
         level prunes as many rounds of `prune_fraction` at once as it takes. The tickets of these densities are trained in full.
       budget: The trainings that the last ticket may cost, its own included: that of `search="iterative"` has 4 levels of
-        (budget - 1) / 4 of the steps; with `search="regrow"` how long the one training is.
+        (budget - 1) / 4 of the steps, of which the first two prune three rounds where the last two prune two; with
+        `search="regrow"` how long the one training is.
       level_steps: Steps of the levels that only lead to a ticket; by default they are trained in full.
       search_steps: With `search="gradual"` the steps of the training that prunes, by default half of the steps; with
         `search="regrow"` those of the one that there is, by default all.
@@ -296,7 +297,7 @@ def _check_given(given: Sequence[Ticket], road: str, told: Mapping) -> None:
             theirs = ticket.found.get("search", "one_shot" if ticket.found["one_shot"] else "iterative")
             if theirs != road:
                 raise LotteryError(f"Expected tickets of search={road!r} to go on from, but {ticket} is of {theirs!r}.")
-        for key in ("density", "level_steps", "search_steps"):
+        for key in ("density", "budget", "level_steps", "search_steps"):
             if ticket.level and ticket.found.get(key) != told.get(key):
                 raise LotteryError(
                     f"Expected tickets of a search with {key}={told.get(key)} to go on from, but {ticket} is of {ticket.found.get(key)}."

@@ -146,11 +146,11 @@ def planned(
     length = None if whole is None else _length(name, road, count, budget, given, whole, least)
     if count is None or (rounds is None and road == "iterative" and len(wanted) > 1):
         return None
-    per_round, asked = _fractions(road, count, wanted, rounds, kernels)
+    per_round, asked = _fractions(road, count, wanted, rounds, kernels, falling=budget is not None)
     if length is None:
         told: dict[str, Any] = {"search": road, "density": wanted, "levels": count} if wanted else {}
         return Plan(road, count, asked=asked, told=told, fractions=per_round)
-    told = {"search": road, "density": wanted or None, "levels": count, name: length}
+    told = {"search": road, "density": wanted or None, "levels": count, "budget": budget, name: length}
     return Plan(road, count, whole, length, ([0] if dense else []) + asked, told, per_round)
 
 
@@ -195,7 +195,7 @@ def _length(name: str, road: str, levels: int | None, budget, given, steps: int,
     return int(given)
 
 
-def _fractions(road, levels, wanted, rounds, kernels) -> tuple[list[dict[str, float]], list[int]]:
+def _fractions(road, levels, wanted, rounds, kernels, falling) -> tuple[list[dict[str, float]], list[int]]:
     """What each round prunes, where the network is given, and which levels were asked for."""
     fractions = dict(kernels.fractions) if kernels else {}
     if not wanted:
@@ -207,7 +207,7 @@ def _fractions(road, levels, wanted, rounds, kernels) -> tuple[list[dict[str, fl
     elif rounds is None:
         return [], [levels]  # of one density
     else:
-        lengths, asked = spread(rounds, levels)
+        lengths, asked = spread(rounds, levels, falling)
     return [at_once(fractions, length) for length in lengths], asked
 
 

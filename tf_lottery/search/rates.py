@@ -51,17 +51,26 @@ def rounds_to(
     return high
 
 
-def spread(ends: Sequence[float], levels: int) -> tuple[list[float], list[int]]:
-    """Levels of about equal length to the places `ends` on a line: the length of each, and after how many each end is reached.
+def spread(ends: Sequence[float], levels: int, falling: bool = False) -> tuple[list[float], list[int]]:
+    """Levels to the places `ends` on a line: the length of each, and after how many each end is reached.
+
+    Args:
+      falling: Whether the first half of the levels is longer, by 3 to 2, than the second; otherwise all are about alike.
 
     >>> spread([1.0, 4.0], 4)
     ([1.0, 1.0, 1.0, 1.0], [1, 4])
+    >>> spread([10.0], 4, falling=True)
+    ([3.0, 3.0, 2.0, 2.0], [4])
     """
-    at = [max(i + 1, min(levels - len(ends) + i + 1, round(levels * end / ends[-1]))) for i, end in enumerate(ends)]
+    pace = [3 if falling and 2 * level < levels else 2 for level in range(levels)]
+    reached = np.cumsum([0, *pace]) / sum(pace)  # of the line, after each level
+    nearest = [int(np.argmin(np.abs(reached - end / ends[-1]))) for end in ends]
+    at = [max(i + 1, min(levels - len(ends) + i + 1, level)) for i, level in enumerate(nearest)]
     for i in range(1, len(at)):
         at[i] = max(at[i], at[i - 1] + 1)
-    starts, before = [0.0, *ends[:-1]], [0, *at[:-1]]
-    lengths = [(end - start) / (b - a) for end, start, a, b in zip(ends, starts, before, at) for _ in range(b - a)]
+    lengths: list[float] = []
+    for end, start, a, b in zip(ends, [0.0, *ends[:-1]], [0, *at[:-1]], at):
+        lengths += [(end - start) * level / sum(pace[a:b]) for level in pace[a:b]]
     return lengths, at
 
 
