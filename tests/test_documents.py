@@ -144,3 +144,20 @@ def test_benchmark_figures_of_the_readme_are_the_measured_ones():
     measured = {f"{row['ratio']:.2f}" for rows in results.values() for row in rows}
     quoted = re.findall(r"\| \*\*([\d.]+)\*\* \|", README)
     assert quoted and set(quoted) <= measured
+
+
+def test_what_the_verify_page_says_is_what_was_measured():
+    """Tables and sentences are those of the committed results, and each follows from its rows as the code has it now."""
+    from tf_lottery.runs import verified
+    from tf_lottery.runs.results import Run
+
+    page = (ROOT / "docs" / "verify.md").read_text()
+    runs = [Run(path) for path in sorted((ROOT / "docs" / "results" / "verify").iterdir()) if path.is_dir()]
+    found = [each for run in runs for each in verified.read_all(run)]
+    assert len(found) >= 3
+    for run in runs:
+        for each in verified.read_all(run):
+            written = json.loads((verified.folder_of(run, each.level) / "verdict.json").read_text())
+            assert written == json.loads(json.dumps(verified.as_json(each))) and each.sentence in page
+            for row in each.table()[1]:
+                assert " | ".join(row[:1] + row[2:5]).replace("|  |", "| |") in page

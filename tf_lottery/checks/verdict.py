@@ -1,8 +1,9 @@
 """What the controls of a ticket say: a table, and one sentence with its numbers. No TensorFlow.
 
-A control counts as beaten where the 95 % interval of the difference to it lies above 0. From three replicates on it is that of Student's t over the
-differences within each replicate, which has its data order and start weights in common; of fewer it is what a test set of that
-size allows, as if the two networks failed independently of each other, and the spread over replicates is not known.
+A control counts as beaten where the 95 % interval of the difference to it lies above 0. From three replicates on it is that of Welch's t test,
+which takes the replicates of two networks as independent: where they have start weights and data order in common, that is on the
+safe side. Of fewer it is what a test set of that size allows, as if the two failed independently of each other, and the spread over replicates is
+not known.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ LINES = {
     "instability": "between two trainings in different data order",
     "level_before": "to the ticket of the level before",
 }
-# Student's t, 97.5 %, for 2, 3, ... degrees of freedom.
+# Student's t, 97.5 %, for 1, 2, ... degrees of freedom.
 _T = (
+    12.706,
     4.303,
     3.182,
     2.776,
@@ -49,6 +51,7 @@ _T = (
     2.086,
 )
 FEWEST = 3  # replicates whose spread is looked at
+MATCHING = 0.002  # a ticket may be so far below the dense network (Frankle et al., 2020, section 4.4)
 
 
 @dataclass(frozen=True)
@@ -122,17 +125,14 @@ class Verification:
 
     def difference(self, name: str) -> Difference | None:
         """To a network of NAMES; None if there is none, or nothing is known of how sure it is."""
-        own = {row.replicate: row.accuracy for row in self.of(TICKET)}
-        pairs = [(own[row.replicate], row.accuracy) for row in self.of(name) if row.replicate in own]
-        if not pairs:
+        samples = [[row.accuracy for row in self.of(each)] for each in (TICKET, name)]
+        if not all(samples):
             return None
-        differences = [a - b for a, b in pairs]
-        mean, count = statistics.fmean(differences), len(pairs)
-        if count >= FEWEST:
-            t = _T[count - FEWEST] if count - FEWEST < len(_T) else 1.96
-            margin = t * statistics.stdev(differences) / math.sqrt(count)
+        mean = statistics.fmean(samples[0]) - statistics.fmean(samples[1])
+        if min(map(len, samples)) >= FEWEST:
+            margin = _welch(*samples)
         elif self.examples:
-            margin = 1.96 * math.sqrt(max(sum(p * (1 - p) for p in pair) for pair in pairs) / self.examples)
+            margin = 1.96 * math.sqrt(sum(p * (1 - p) for p in map(statistics.fmean, samples)) / self.examples)
         else:
             return None
         margin = max(margin, 1 / self.examples if self.examples else 0.0)  # a test set tells no less than one example
@@ -144,7 +144,7 @@ class Verification:
 
     @property
     def won(self) -> bool:
-        """Whether it is a winning ticket: every control was run and is beaten, the dense network is not better, and it is stable."""
+        """Whether it is a winning ticket: every control was run and is beaten, it matches the dense network, and it is stable."""
         return self._finding()[0] == "A winning ticket"
 
     @property
@@ -185,7 +185,7 @@ class Verification:
             return f"A sparse network whose mask alone does it, not told apart from {self._listed(level)}", level
         if level:
             return f"Not told apart from {self._listed(level)}", level
-        if dense and dense.high < 0:
+        if dense and dense.high < 0 and dense.mean < -MATCHING:
             return f"No winning ticket, though better than its controls: worse than {self._listed([DENSE])}", [DENSE]
         if barrier is not None and barrier >= STABLE:
             return "No winning ticket, though better than its controls: it is not stable", []
@@ -234,6 +234,23 @@ class Verification:
         widths = [max(map(len, column)) for column in zip(headings, *rows)]
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in (headings, *rows)]
         return "\n".join([*lines, *self.remarks(), self.sentence])
+
+
+def _welch(*samples: Sequence[float]) -> float:
+    """Half of the 95 % interval of the difference of two means."""
+    parts = [(statistics.variance(sample) / len(sample), len(sample) - 1) for sample in samples]
+    variance = sum(part for part, _ in parts)
+    freedom = variance**2 / sum(part**2 / count for part, count in parts) if variance else 1.0
+    return _t(freedom) * math.sqrt(variance)
+
+
+def _t(freedom: float) -> float:
+    """Student's t, 97.5 %, between whole degrees of freedom along their inverse."""
+    whole = int(freedom)
+    if whole >= len(_T):
+        return 1.96 + (_T[-1] - 1.96) * len(_T) / freedom
+    share = (1 / whole - 1 / freedom) * whole * (whole + 1)
+    return (1 - share) * _T[whole - 1] + share * _T[whole]
 
 
 def _joined(said: Sequence[str]) -> str:

@@ -44,7 +44,7 @@ def verify(
     weights under the ticket's mask; its mask shuffled within each layer, and random networks of its layer densities (a shuffled mask
     and new weights); its scores inverted; and the ticket in another data order, for the instability test. The lines to that
     network and to the ticket of the level before are measured at 30 points. A winning ticket beats each control, is not worse than the
-    dense network, and its barrier to itself in another order is below 2 points.
+    dense network by more than 0.2 points, and its barrier to itself in another order is below 2 points.
 
     Args:
       ticket: A ticket of a pruned level.

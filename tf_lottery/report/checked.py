@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 
-from tf_lottery.checks.verdict import DENSE, LINES, NAMES, TICKET, Verification
+from tf_lottery.checks.verdict import DENSE, LINES, NAMES, OTHER_ORDER, TICKET, Verification
 from tf_lottery.report.style import COLOURS, Picture, banded, legend_above, line_look
 from tf_lottery.runs.outcome import Statistic
 
@@ -31,7 +31,7 @@ def _controls(found: Verification) -> Picture:
     names = [name for name in NAMES if found.of(name)]
     values = [Statistic.of([100 * row.accuracy for row in found.of(name)]) for name in names]
     for at, (name, value) in enumerate(zip(names, values)):
-        colour = {TICKET: COLOURS[0], DENSE: "0.5"}.get(name, COLOURS[1])
+        colour = {TICKET: COLOURS[0], OTHER_ORDER: COLOURS[5], DENSE: "0.5"}.get(name, COLOURS[1])
         bars = [[value.mean - value.low], [value.high - value.mean]]
         axes.barh(at, value.mean, color=colour, alpha=0.75, xerr=bars if any(map(any, bars)) else None, capsize=3)
         axes.annotate(
