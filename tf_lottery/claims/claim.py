@@ -217,5 +217,5 @@ def measure(claim: Claim, folder: Path, plan: Plan, unavailable: Mapping[str, st
 
 
 def _filled(text: str, plan: Plan) -> str:
-    densities = {name: percent(getattr(plan, name)) for name in ("best", "fastest", "small", "smallest")}
+    densities = {name: percent(getattr(plan, name)) for name in ("best", "fastest", "small", "smallest", "cheap")}
     return text.format(**densities, tolerance=f"{plan.tolerance:g}", gain=f"{plan.gain:g}")

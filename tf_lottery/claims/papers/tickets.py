@@ -124,3 +124,22 @@ def random_masks_are_worse(evidence: Evidence) -> Measured:
 def iterative_beats_one_shot(evidence: Evidence) -> Measured:
     """At small sizes tickets found round by round are more accurate than those pruned at once."""
     return ahead(evidence, "large_final", "one_shot", at_most=evidence.plan.small, shown=evidence.plan.smallest)
+
+
+@claim(
+    group="one_shot",
+    runs=["protocol", "two_trainings"],
+    source="this library, docs/cost.md; no paper",
+    published="no figure",
+    rule="Holds if the mean is at most {tolerance} points below that of the full search, at the level nearest to {cheap}.",
+    measures="how far the cheap ticket is ahead of that of the full search at {cheap}",
+)
+def two_trainings_are_enough(evidence: Evidence) -> Measured:
+    """A ticket for two trainings, of a few short levels, is as accurate as that of the full search at {cheap}."""
+    density = evidence.plan.cheap
+    cheap, full = evidence.accuracy("two_trainings", density), evidence.accuracy("protocol", density)
+    return Measured(
+        cheap - full,
+        float(np.mean(cheap - full)) >= -evidence.plan.tolerance,
+        f"{cheap.mean():.2f} % against {full.mean():.2f} %.",
+    )
