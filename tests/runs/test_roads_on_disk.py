@@ -1,6 +1,7 @@
 """Roads from the command line: the tickets of `find_ticket`, after a kill too, what they cost, their controls, and bad input."""
 
 import csv
+import functools
 import json
 import os
 import re
@@ -42,9 +43,17 @@ ROADS = {  # flags, and what Python calls them
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def data_once():
+    """Making MNIST-1D takes longer than to train on it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load", functools.cache(data.load))
+        yield
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run by each road: (folder, what was printed of each)."""
+def finished(tmp_path_factory, data_once):
+    """The folder with a run by each road."""
     folder = tmp_path_factory.mktemp("results")
     for name, (flags, _) in ROADS.items():
         assert call("find", f"--results_dir={folder}", f"--name={name}", *ONE, *flags) == 0

@@ -1,5 +1,6 @@
 """Runs of a sweep train what they have in common once, and each ends as it would have alone."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -9,11 +10,20 @@ from pathlib import Path
 import pytest
 from commands import call, same, tickets
 
+from tf_lottery.problems import data
 from tf_lottery.runs.results import Run
 from tf_lottery.training.trainer import Trainer
 
 PLUGIN = f"--plugin={Path(__file__).parents[1] / 'tiny.py'}"
 TINY = [PLUGIN, "--model=tiny", "--quiet"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def data_once():
+    """Making MNIST-1D takes longer than to train on it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load", functools.cache(data.load))
+        yield
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def run_find(
             known = Known(run, digest_of(dataset), display.tell, shared)
     for r, first, last in stretches(missing):
         model, trainer = problem.of_replicate(settings, dataset, r, strategy)
-        reference = plan.search_steps is not None and 0 in plan.asked
+        reference = plan.road if plan.search_steps is not None and 0 in plan.asked else None
         trained = Train(trainer, run, display, r, dataset.classes, settings.pruned == "zero", known, reference)
         tickets = find.find_ticket(
             model,

@@ -59,7 +59,7 @@ class Train:
       classes: Of the data; who guesses is told by them.
       connects: Whether signals pass the masks alone.
       known: The trainings that need not be done again; None if all are.
-      reference: Whether the dense network is trained as a reference beside the search.
+      reference: The road of the search, where the dense network is trained as a reference beside it.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Train:
         classes: int,
         connects: bool,
         known: Known | None = None,
-        reference: bool = False,
+        reference: str | None = None,
     ):
         self.reference = reference
         self.trainer, self.run, self.display, self.replicate, self.known = trainer, run, display, replicate, known
@@ -187,7 +187,7 @@ def write(
                 trained.release()
                 remarks = [f"trained for {trained.shared_with}"] if trained.shared_with else []
                 if trained.reference and ticket.level == 0:
-                    remarks += filter(None, [reference_in_words(trained.trainer.curve)])
+                    remarks += filter(None, [reference_in_words(trained.trainer.curve, trained.reference)])
                 display.done({**row, "remark": "; ".join(remarks)} if remarks else row)
         except NonFiniteLossError as error:
             if not trained.search:  # the curve of a level that is finished stays

@@ -76,7 +76,7 @@ def overfits(curve: Sequence[Mapping[str, Any]]) -> bool | None:
     return best["step"] < EARLY * last["step"] and last["validation_loss"] > WORSE * best["validation_loss"]
 
 
-def reference_in_words(curve: Sequence[Mapping[str, Any]]) -> str | None:
+def reference_in_words(curve: Sequence[Mapping[str, Any]], road: str = "gradual") -> str | None:
     """Where the early stop of the dense network lies, and whether gradual pruning is to be trusted; see `overfits`."""
     if (bad := overfits(curve)) is None:
         return None
@@ -84,10 +84,8 @@ def reference_in_words(curve: Sequence[Mapping[str, Any]]) -> str | None:
     at = f"the dense network has its early stop at step {best['step']:,.0f} of {curve[-1]['step']:,.0f}"
     rise = curve[-1]["validation_loss"] / best["validation_loss"]
     if bad:
-        return (
-            f"{at} and overfits from there, to {rise:.3g} times the validation loss: distrust gradual pruning here, and take short levels "
-            "(--search=iterative --budget=2)"
-        )
+        other = ", and take short levels, --search=iterative --budget=2" if road == "gradual" else ""
+        return f"{at} and overfits from there, to {rise:.3g} times the validation loss: distrust gradual pruning here{other}"
     return f"{at}: nothing speaks against gradual pruning here"
 
 
