@@ -89,7 +89,7 @@ def test_what_each_ticket_cost_stands_in_the_tables(finished, capsys):
         rows = list(csv.DictReader(file))
     assert [(row["trainings"], row["steps"]) for row in rows] == [
         ("1", "40"),
-        *[("0.5", "10"), ("1.5", "40"), ("1", "10"), ("2", "40")],
+        *[("1.25", "40"), ("0.75", "10"), ("1", "10"), ("2", "40")],
     ]
     found = tickets(finished / "budget")["replicate_0/level_04/level.ticket"].metrics
     for name in ("early_stop_validation_accuracy", "final_validation_accuracy"):
@@ -97,17 +97,17 @@ def test_what_each_ticket_cost_stands_in_the_tables(finished, capsys):
     place = [f"--results_dir={finished}", "--name=budget"]
     assert call("find", *place, *ONE, *ROADS["budget"][0]) == 0
     shown = capsys.readouterr().out
-    assert "finished already" in shown and re.search(r"(1\.5|2) trainings spent for each", shown)
-    assert re.search(r"^ *1 \(short\) .* 0\.5 *$", shown, re.MULTILINE) and re.search(
+    assert "finished already" in shown and re.search(r"(1\.25|2) trainings spent for each", shown)
+    assert re.search(r"^ *2 \(short\) .* 0\.75 *$", shown, re.MULTILINE) and re.search(
         r"^ *4 .* 2 *$", shown, re.MULTILINE
     )
     assert call("find", *place, *ONE, *ROADS["budget"][0], "--json") == 0
     levels = json.loads(capsys.readouterr().out)["levels"]
-    assert [level["trainings"]["mean"] for level in levels] == [1, 0.5, 1.5, 1, 2]
-    assert [level["in_full"] for level in levels] == [True, False, True, False, True]
+    assert [level["trainings"]["mean"] for level in levels] == [1, 1.25, 0.75, 1, 2]
+    assert [level["in_full"] for level in levels] == [True, True, False, False, True]
     assert call("report", *place) == 0
     table = (finished / "budget" / "report" / "table.md").read_text()
-    assert "| trainings |" in table and "| 1 (short) |" in table
+    assert "| trainings |" in table and "| 2 (short) |" in table
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_all_roads_are_known_without_tensorflow():
 
 
 def test_controls_of_each_road(finished, capsys):
-    for road, levels in (("budget", [2, 4]), ("nodense", [1, 2])):
+    for road, levels in (("budget", [1, 4]), ("nodense", [1, 2])):
         place = [f"--results_dir={finished}", f"--name={road}", TINY, "--quiet"]
         assert call("branch", *place, "--random_mask") == 0
         branch = Run(finished / road).branch("random_mask")
