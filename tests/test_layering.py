@@ -52,6 +52,8 @@ WITHOUT_TENSORFLOW = [  # rooms or files
     "runs.results",
     "runs.tables",
     "runs.outcome",
+    "runs.own_data",
+    "runs.prune_plan",
     "runs.executor",
     "report",
     "claims",

@@ -6,7 +6,8 @@ What stands here, and after a colon the names that other rooms take from it:
                 ExportError, NonFiniteLossError and WorkerLostError
     files       files and folders that appear only when they are whole: whole_file, whole_folder, free
     guard       what keeps a folder of results sound: one process at a time, nothing damaged trusted
-    quiet       what libraries print, kept off the screen: silenced, native_stderr_off
+    quiet       what libraries print, kept off the screen: silenced, native_stderr_off,
+                native_stderr_off_but_python, warnings_told
     registry    functions under names, the same for criteria, models and the rest: Registry, import_plugin
     table       a table on a terminal, in Markdown and in HTML: Table, in_text
     container   named arrays and a header in one file that is safe to open, under tickets and checkpoints: digest

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -23,6 +23,17 @@ def native_stderr_off() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+@contextlib.contextmanager
+def native_stderr_off_but_python() -> Iterator[None]:
+    """As `native_stderr_off`, while somebody else's Python runs, which may have something to say."""
+    with contextlib.ExitStack() as stack:
+        if sys.stderr is sys.__stderr__:
+            own = stack.enter_context(os.fdopen(os.dup(2), "w", buffering=1))
+            stack.enter_context(native_stderr_off())
+            stack.enter_context(contextlib.redirect_stderr(own))
+        yield
 
 
 @contextlib.contextmanager
@@ -46,3 +57,24 @@ def silenced() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+@contextlib.contextmanager
+def warnings_told(tell: Callable[[str], object]) -> Iterator[None]:
+    """Warnings of this package are handed to `tell`, each sentence once; those of libraries are nothing for who uses a command.
+
+    >>> with warnings_told(print):
+    ...     warnings.warn("a library's note", stacklevel=1)
+    """
+    said = set()
+
+    def show(message, *_):
+        issuer = sys._getframe(2).f_globals.get("__name__", "")  # below what Python calls this by
+        if issuer.partition(".")[0] == "tf_lottery" and str(message) not in said:
+            said.add(str(message))
+            tell(str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = show
+        yield

@@ -3,6 +3,7 @@
 What stands here, and after a colon the names that other rooms take from it:
 
     main       `tf-lottery COMMAND [flags]`, the one entry
+    prune      the command that prunes a saved model while it is fine-tuned
     find       the command that searches for tickets
     branch     the command that trains levels of a run again, for the controls
     verify     the command that trains the controls of a level and says whether it is a ticket

@@ -146,7 +146,7 @@ class Flags:
 
 
 def _kind(name: str, hint) -> type | flags.ArgumentParser:
-    if name == "prune_fraction":
+    if name in ("prune_fraction", "density"):
         return _Fraction()
     kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
     if kinds[0] in _DEFINE:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 
 COMMANDS = {
+    "prune": "prune a saved Keras model while it is fine-tuned, with a table of before and after",
     "find": "find winning tickets: train, prune, rewind, again, over replicates",
     "branch": "retrain levels of a finished run from other weights or with random masks",
     "verify": "train the controls of a run's level and say whether it is a winning ticket",
@@ -46,20 +48,23 @@ def dispatch(argv: list[str]) -> int:
 def guarded(command: str, argv: list[str]) -> int:
     """Runs one command; what it cannot do is said in one sentence on stderr, without a traceback."""
     from tf_lottery.base.errors import LotteryError
+    from tf_lottery.base.quiet import native_stderr_off_but_python
     from tf_lottery.base.registry import import_plugin
     from tf_lottery.bin import flags
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is loaded; it prints pages otherwise
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # notes on retracing
     try:
         for plugin in flags.plugins(argv):
-            import_plugin(plugin)
+            with native_stderr_off_but_python():
+                import_plugin(plugin)
         return importlib.import_module(f"tf_lottery.bin.{command}").main(argv) or 0
     except LotteryError as error:
         return fail(str(error))
     except OSError as error:
         return fail(f"Expected to read and write files, but {error.filename or 'a file'} failed ({error.strerror}).")
     except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on with the level that was not finished.", file=sys.stderr)
+        print("\nInterrupted; the same command goes on where this one had come to.", file=sys.stderr)
         return 130
 
 

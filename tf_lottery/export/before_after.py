@@ -126,6 +126,14 @@ class Compared:
             notes.append("Names: " + ", ".join(f"{own} is {name}" for own, name in self.names.items()) + ".")
         return notes + [f"{name} was not written: {why}." for name, why in self.not_written.items()]
 
+    @property
+    def verdict(self) -> str:
+        """The outcome in one sentence."""
+        words = [_ratio(self.dense.nonzero, self.pruned.nonzero, "fewer", "more") + " weights that are not zero"]
+        for name, value in self.dense.metrics.items():
+            words.append(f"{name} {_metric(name, self.pruned.metrics[name])}, before {_metric(name, value)}")
+        return "; ".join(words) + "."
+
     def as_dict(self) -> dict[str, Any]:
         """Both sides and their ratios (dense over pruned; of metrics pruned less dense), as numbers and text."""
         sides = {name: _plain(getattr(self, name)) for name in ("dense", "pruned")}

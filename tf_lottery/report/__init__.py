@@ -10,7 +10,7 @@ What stands here, and after a colon the names that other rooms take from it:
     census     what the masks of a run are like, counted for the figures
     style      how figures look, and what one is
     table      the table: tickets by level, or learned masks
-    page       the page that holds them all
+    page       the page that holds them all: About, plain, write
     study      the report of a study: write
     lines      lines of a study's combinations on axes
     results    runs side by side as data, for Python: `tfl.results`

@@ -40,12 +40,19 @@ def about(run: Run, words: str) -> About:
     """What the page of a run is about."""
     spec = run.spec() or {"settings": {}, "versions": {}}
     settings = {**spec["settings"], **{f"version of {name}": value for name, value in spec["versions"].items()}}
-    plain = {key: _plain(value) for key, value in settings.items()}
-    return About(run.name, _what(spec["settings"]), words, [f"{remark}." for remark in run.remarks()], plain)
+    told = {key: plain(value) for key, value in settings.items()}
+    return About(run.name, _what(spec["settings"]), words, [f"{remark}." for remark in run.remarks()], told)
 
 
-def write(path: Path, about: About, pictures: Sequence[Picture], left_out: Sequence[LeftOut], table: Table) -> None:
-    """Writes the page; the figures lie beside it as PNG files under their names."""
+def write(
+    path: Path,
+    about: About,
+    pictures: Sequence[Picture],
+    left_out: Sequence[LeftOut],
+    table: Table,
+    more: Mapping[str, Table] | None = None,
+) -> None:
+    """Writes the page; the figures lie beside it as PNG files under their names, and `more` are further tables by title."""
     template = Template(importlib.resources.files("tf_lottery.report").joinpath("page.html").read_text("utf-8"))
     html = template.substitute(
         title=escape(about.title),
@@ -54,7 +61,7 @@ def write(path: Path, about: About, pictures: Sequence[Picture], left_out: Seque
         figures="\n".join(_figure(picture, path.parent / f"{picture.name}.png") for picture in pictures),
         note=escape(table.note),
         table=table.html(),
-        notes=_list("Notes", about.remarks),
+        notes="\n".join([_list("Notes", about.remarks), *(_tabled(*each) for each in (more or {}).items())]),
         left_out=_list("Left out", [f"{each.title}: {each.why}." for each in left_out]),
         settings="\n".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in about.settings.items()),
     )
@@ -78,11 +85,19 @@ def _list(title: str, lines: Sequence[str]) -> str:
     return f"<section><h2>{title}</h2><ul>\n{items}\n</ul></section>"
 
 
+def _tabled(title: str, table: Table) -> str:
+    return (
+        f'<section><h2>{escape(title)}</h2><div class="wide" tabindex="0" role="region" aria-label="{escape(title)}">\n'
+        f"{table.html()}\n</div></section>"
+    )
+
+
 def _what(settings: dict) -> str:
     """What was trained on what, in words."""
     known = [settings.get(key) for key in ("model", "dataset")]
     return " on ".join(filter(None, known)) or "A run of tf-lottery"
 
 
-def _plain(value) -> str:
+def plain(value) -> str:
+    """A setting as text."""
     return value if isinstance(value, str) else "none" if value is None else json.dumps(value)

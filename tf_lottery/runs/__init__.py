@@ -19,5 +19,8 @@ What stands here, and after a colon the names that other rooms take from it:
     gathering   which runs a name stands for, and what can be read of each: PLAN, Row, is_run
     study       runs side by side, as data: Study, MEASURED, CURVES, text
     comparison  the best level of each combination, a ranking, paired differences: Combination, Standing, DENSE, TEST
+    own_data    the examples to prune a model on: by name, as arrays, from a function of one's own
+    prune_plan  what `tf-lottery prune` is to do, checked before TensorFlow is loaded
+    pruning     what it does then: a model from a file is fine-tuned under falling masks, and measured
     executor    many tasks at once
 """
