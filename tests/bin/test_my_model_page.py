@@ -20,7 +20,7 @@ def test_the_commands_of_the_page_run(tmp_path, monkeypatch, capsys):
 
     def few(name):
         assert name == "mnist"
-        pairs = [(rng.random((n, 28, 28, 1), "float32"), rng.integers(0, 10, n)) for n in (64, 16, 32)]
+        pairs = [(rng.random((n, 28, 28, 1), "float32"), rng.integers(0, 10, n)) for n in (160, 16, 32)]
         return data.Dataset(*pairs, classes=10)
 
     monkeypatch.setattr(data, "load", few)

@@ -1,5 +1,6 @@
 """`tf-lottery prune`: from a saved model to a pruned one, with the table of before and after, and on where it was killed."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -270,6 +271,9 @@ def test_the_names_are_those_of_keras():
         assert keras.optimizers.get(name)
     for name in prune_plan.LOSSES:
         assert callable(keras.losses.get(name))
-    for name in set(map(str.lower, vars(keras.optimizers))) - set(prune_plan.OPTIMIZERS):
-        with pytest.raises(ValueError, match="Could not interpret"):  # what Keras knows by its name is on the list
-            keras.optimizers.get(name)
+    known = set()
+    for name in map(str.lower, vars(keras.optimizers)):
+        with contextlib.suppress(Exception):  # most of them are no optimizers that one can name
+            if isinstance(keras.optimizers.get(name), keras.optimizers.Optimizer):
+                known.add(name)
+    assert known == set(prune_plan.OPTIMIZERS)

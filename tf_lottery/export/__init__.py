@@ -3,9 +3,9 @@
 What stands here, and after a colon the names that other rooms take from it:
 
     formats     `.keras` files and SavedModels, and the plain model that goes into them: check_model, first_line,
-                functions_by_name, load_keras, plain, uncompiled_copy
-    before_after  a model before and after pruning, as one table
-    evaluation  what `evaluate` says of several models by one loss
+                functions_by_name, keras_file, load_keras, plain, uncompiled_copy
+    before_after  a model before and after pruning, as one table: REPRESENTATIVE, Compared, with_files
+    evaluation  what `evaluate` says of several models by one loss: arrays_of, evaluated
     variants    the variants of TFLite: how each is converted, and how far it may differ: Converter
     conversion  one conversion to TFLite, here or in a process of its own
     comparison  files that are loaded, run and compared before they count

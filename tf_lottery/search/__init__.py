@@ -13,7 +13,7 @@ What stands here, and after a colon the names that other rooms take from it:
     rounds     what one round does between two trainings: whom it prunes, what the next level starts from
     pruning    to a density, all at once or bit by bit within a `fit`: prune
     pruner     what brings masks down to densities
-    fine_tuning  bit by bit within a `fit`, by the length of it: Gradually, check_fit, fine_tune
+    fine_tuning  bit by bit within a `fit`, by the length of it: Gradually, check_denser, fine_tune
     supermask  masks that make untrained weights perform, by rule or learned
     schedules  rounds as a schedule of TF-MOT
     tfmot      the search inside TF-MOT, for models of tf_keras

@@ -7,7 +7,7 @@ What stands here, and after a colon the names that other rooms take from it:
     feed            how the examples reach the devices
     examples        in which order they come, and whether they fit the model: check_metric
     learning_rates  how the learning rate changes with the step: WarmUpThenDrop
-    checkpoint      how far a training had come, in a file: Checkpoint, sample_of
+    checkpoint      how far a training had come, in a file: Checkpoint, fingerprint, sample_of
     resuming        a `fit` that goes on at the end of its last epoch, to the bit: Resume, Shuffled,
                     begun_once_an_epoch
 """
