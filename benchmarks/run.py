@@ -15,7 +15,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,6 +112,42 @@ def gradual_trainer() -> list[dict]:
         row("LeNet-300-100 in Trainer: gradual pruning / masked", times, "gradual", "masked", "<= 1.10", "ms a step"),
         row("LeNet-300-100 in Trainer: regrowing (RigL) / masked", times, "regrow", "masked", "", "ms a step"),
     ]
+
+
+def prune_command() -> list[dict]:
+    """The training of `tf-lottery prune` (masks, their changes, checkpoints) against `fit` alone, on 2 million weights."""
+    from tf_lottery.bin.prune import How, Source, Target, Training
+    from tf_lottery.export.formats import load_keras
+    from tf_lottery.runs import own_data, prune_plan, pruning
+
+    x, y = images((784,), 12_800)
+    layers = [keras.layers.Dense(1200, "relu"), keras.layers.Dense(900, "relu"), keras.layers.Dense(10)]
+    model = keras.Sequential([keras.Input((784,)), *layers])
+    model.compile(keras.optimizers.Adam(1e-3), LOSS)
+    sets = own_data.Sets((x, y), (x[:100], y[:100]), "a part of it")
+    how, training = How(density=0.2), Training(epochs=10, batch_size=128)
+    display = types.SimpleNamespace(**dict.fromkeys(("say", "begin", "advance", "done"), lambda *_: None))
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/net.keras"
+        model.save(path)
+        origin = own_data.Origin("images", "images", lambda seed: sets)
+        plan = prune_plan.checked(Source(keras=path), how, training, Target(), origin, False)
+
+        def command() -> float:
+            plan.unfinished.mkdir()
+            loaded, began = load_keras(path), time.perf_counter()
+            with plan.begun():
+                pruning.fine_tuned(loaded, plan, sets, display)
+            return time.perf_counter() - began
+
+        def alone() -> float:
+            loaded, began = load_keras(path), time.perf_counter()
+            loaded.fit(x, y, batch_size=128, epochs=10, verbose=0)
+            return time.perf_counter() - began
+
+        times = alternate(3, command=command, alone=alone)
+    name = "tf-lottery prune of 2 million weights, 10 epochs / its training alone"
+    return [row(name, times, "command", "alone", "<= 1.10", "s")]
 
 
 def step_conv2() -> list[dict]:
@@ -386,6 +424,7 @@ def tfmot_update(values: list[np.ndarray]) -> Callable[[], float]:
 BENCHMARKS = [
     step_lenet,
     gradual_trainer,
+    prune_command,
     step_conv2,
     step_wrapped,
     step_supermask,

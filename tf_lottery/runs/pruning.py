@@ -100,7 +100,7 @@ def work(plan: Plan, display: Display) -> Outcome:
         before = evaluated([model], sets.test)[0]
         told = ", ".join(f"{name} {value:.4g}" for name, value in before.items())
         display.say(f"{plan.source.keras} before: {told} on {sets.measured_on}.")
-    pruned, epochs = _pruned(model, plan, sets, display)
+    pruned, epochs = fine_tuned(model, plan, sets, display)
     display.say("Measuring and writing ...")
     dense = load_keras(plan.source.keras)
     if sets and not own_step(dense):
@@ -117,7 +117,7 @@ def work(plan: Plan, display: Display) -> Outcome:
     return Outcome(pruned, compared, contents, epochs, sets.measured_on if sets else None)
 
 
-def _pruned(model: keras.Model, plan: Plan, sets: Sets | None, display: Display) -> tuple[Any, list[dict]]:
+def fine_tuned(model: keras.Model, plan: Plan, sets: Sets | None, display: Display) -> tuple[Any, list[dict]]:
     """The wrapped model, pruned and fine-tuned, and what was measured in each epoch."""
     training, how = plan.training, plan.how
     chosen: dict[str, Any] = {"prunable": how.prunable, "exclude": how.exclude}
@@ -159,6 +159,7 @@ def _pruned(model: keras.Model, plan: Plan, sets: Sets | None, display: Display)
         "initial_epoch": resume.epochs,
         "validation_data": sets.validation,
         "verbose": 0,
+        "shuffle": not isinstance(data, tf.data.Dataset),
     }
     fit["callbacks"] = [*callbacks, _Shown(display)]
     try:
