@@ -49,7 +49,7 @@ def test_the_numbers_of_the_page_are_the_measured_ones():
     before, after = found["dense"], found["pruned"]
     assert after["metrics"]["accuracy"] >= before["metrics"]["accuracy"] - 0.01  # what was asked for, at 20 % density
     assert found["settings"]["--density"] == 0.2 and found["examples"] == 10_000
-    rows = {row[:28].strip(): row[28:].split() for row in PAGE.splitlines() if re.match(r" [.\w].*\d  ", row)}
+    rows = {row[:28].strip(): row[28:].split() for row in PAGE.splitlines() if re.match(r" \S.*  .*\d", row)}
     assert rows["accuracy"][0] == f"{100 * before['metrics']['accuracy']:.2f}"
     assert rows["accuracy"][2] == f"{100 * after['metrics']['accuracy']:.2f}"
     assert rows["weights that are not zero"][:2] == [f"{before['nonzero']:,}", f"{after['nonzero']:,}"]

@@ -33,6 +33,7 @@ OPTIMIZERS = (
     "muon",
     "nadam",
     "rmsprop",
+    "schedulefreeadamw",
     "sgd",
 )
 LOSSES = (
