@@ -95,7 +95,7 @@ def test_intervals_are_those_of_student():
     for freedom in (1, 2, 3, 4, 9, 30, 101):
         assert comparison.quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom))
     one = Difference.of([0.1])
-    assert str(one) == "+10.00 (one seed)" and not one.told_apart and Difference.of([]) is None
+    assert str(one) == "+10.00, one seed" and not one.told_apart and Difference.of([]) is None
     assert Difference.of([0.1, 0.1]).told_apart and not Difference.of([0.0, 0.0]).told_apart
 
 

@@ -9,12 +9,13 @@ What stands here, and after a colon the names that other rooms take from it:
     verify     the command that trains the controls of a level and says whether it is a ticket
     supermask  the command for masks of untrained weights
     claims     the command that checks the papers
-    report     the command that draws the figures of a run
+    report     the command that draws the figures of a run, or of several side by side
     export     the command that ships a model
     ticket     the command that looks into ticket files, applies, compares and packs them
     flags      absl flags from dataclasses, those of `runs.settings` and those of the commands
     training   what commands that train share: where they work, and what they tell
     tasks      several tasks of a command at once, and sweeps over settings
+    study      what a sweep leaves beside its runs: its plan, and at its end one table
     dry_run    what `--dry_run` prints: how much is left to do
     display    progress bars, plain lines, closing tables
     board      what `--tensorboard` writes

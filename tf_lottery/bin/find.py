@@ -17,30 +17,61 @@ from __future__ import annotations
 import dataclasses
 import glob
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 from tf_lottery.base.quiet import native_stderr_off
 from tf_lottery.bin import main as main_lib
-from tf_lottery.bin import tasks, training
+from tf_lottery.bin import study, tasks, training
 from tf_lottery.bin.flags import Flags
 from tf_lottery.runs.outcome import by_level, verdict
 from tf_lottery.runs.results import Run
-from tf_lottery.runs.settings import Settings
+from tf_lottery.runs.settings import Settings, setting
 from tf_lottery.runs.todo import cheap_road, cheap_road_in_words, in_words, trainings_left
 from tf_lottery.search.plan import Plan
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """What is trained only once."""
+
+    reuse: bool = setting(
+        True,
+        "Take what any run in results_dir has trained from the same weights, on the same data, in the same way: a training is known by "
+        "what it is, not by its run's name. --noreuse trains anew what other names hold.",
+    )
+
+    def pattern(self, place: training.Place, workers: tasks.Workers, base: str, swept: bool) -> str | None:
+        """Of the names of the runs that trainings are shared with."""
+        if self.reuse and (place.strategy, place.tensorboard, workers.executor) == ("none", None, "local"):
+            return "*"
+        return f"{glob.escape(base)}+*" if swept else None
 
 
 def main(argv: list[str]) -> None:
     runs = []
     for values, words in tasks.combinations(argv, Settings):
-        place, workers, settings = Flags(__doc__, training.Place, tasks.Workers, Settings).parse(words)
+        place, workers, sharing, settings = Flags(__doc__, training.Place, tasks.Workers, Sharing, Settings).parse(
+            words
+        )
         settings = settings.resolved()
         base = settings.model if place.name is None else place.name
-        runs.append((Run.at(place.results_dir, tasks.suffixed(base, values)), settings))
+        runs.append((Run.at(place.results_dir, tasks.suffixed(base, values)), values, settings))
     workers.check(place, len(runs))
     elsewhere = not place.dry_run and (len(runs) > 1 or not workers.alone)
-    jobs = [_job(place, run, settings, elsewhere) for run, settings in runs]
-    training.work(place, workers, "run_find", jobs, TELLING, argv, f"{glob.escape(base)}+*" if values else None)
+    jobs = [_job(place, run, settings, elsewhere) for run, _, settings in runs]
+    together = None
+    if not place.dry_run:
+        study.looks(settings)
+        folder = Run.at(place.results_dir, base).folder
+        study.plan(folder, runs)
+        same = {settings.density for *_, settings in runs}
+        together = study.Together(folder, (len(same) == 1 and settings.density) or ()) if len(runs) > 1 else None
+    shared = sharing.pattern(place, workers, base, len(runs) > 1)
+    try:
+        training.work(place, workers, "run_find", jobs, TELLING, argv, shared, together)
+    finally:
+        study.forget(Run.at(place.results_dir, base).folder, [run for run, *_ in runs])
 
 
 def _job(place: training.Place, run: Run, settings: Settings, elsewhere: bool) -> training.Job:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tf_lottery.base.quiet import native_stderr_off
 from tf_lottery.bin import tasks
@@ -66,6 +66,16 @@ class Telling:
             print(self.finished.format(folder=run.folder))
 
 
+class Together(Protocol):
+    """How a command tells what came of all its runs."""
+
+    def print(self, runs: Sequence[tuple[Run, bool]]) -> None:
+        """Prints one table; of each run it is told whether anything was left to do."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What `--json` prints of them."""
+
+
 @dataclass(frozen=True)
 class Job:
     """A run that a command works on.
@@ -94,6 +104,7 @@ def work(
     telling: Telling,
     argv: Sequence[str],
     shared: str | None = None,
+    together: Together | None = None,
 ) -> None:
     """What a command does with its runs: it plans them, works on one here, or on several at once.
 
@@ -103,9 +114,10 @@ def work(
       jobs: What there is to do; where they are not worked on here, damaged files are set aside already, see `tasks.check`.
       telling: How to tell what came of them.
       argv: The command line, for its plugins.
-      shared: For `function`, where the runs are a sweep.
+      shared: For `function`, where trainings are shared with other runs.
+      together: How to tell what came of all of them, in the place of each.
     """
-    together: dict[str, Any] = {} if shared is None else {"shared": shared}
+    sharing: dict[str, Any] = {} if shared is None else {"shared": shared}
     if place.dry_run:
         for job in jobs:
             _print_plan(place, function, job)
@@ -120,13 +132,13 @@ def work(
     if len(jobs) == 1 and workers.alone:
         (job,) = jobs
         settled = dataclasses.asdict(job.settings)
-        here(place, function, job.run, job.left, job.todo, settled, telling, settings=job.settings, **together)
+        here(place, function, job.run, job.left, job.todo, settled, telling, settings=job.settings, **sharing)
     else:
         todo = []
         for job in jobs:
-            arguments = {"settings": job.settings, "data_dir": place.data_dir, **together}
+            arguments = {"settings": job.settings, "data_dir": place.data_dir, **sharing}
             todo += tasks.tasks_of(job.run.name, function, job.todo, **arguments)
-        at_once(place, workers, todo, {job.run.name: job.run for job in jobs}, argv, telling)
+        at_once(place, workers, todo, {job.run.name: job.run for job in jobs}, argv, telling, together)
 
 
 def here(
@@ -188,6 +200,7 @@ def at_once(
     runs: Mapping[str, Run],
     argv: Sequence[str],
     telling: Telling,
+    together: Together | None = None,
 ) -> None:
     """Does the tasks of several runs, or of the replicates of one, and tells what came of each.
 
@@ -197,6 +210,7 @@ def at_once(
       runs: By the `run` of their tasks.
       argv: The command line, for its plugins.
       telling: How to tell.
+      together: How to tell of all of them, in the place of each.
     """
     from tf_lottery.bin.display import print_json
 
@@ -204,7 +218,10 @@ def at_once(
     worked = {task.run for task in todo}
     begun = [(run, path in worked) for path, run in runs.items() if run.finished()]
     if place.json:
-        print_json({"runs": [telling.as_json(*each) for each in begun]})
+        whole = {"study": together.as_json()} if together and begun else {}
+        print_json({"runs": [telling.as_json(*each) for each in begun], **whole})
+    elif together and begun:
+        together.print(begun)
     else:
         for each in begun:
             telling.print(*each)

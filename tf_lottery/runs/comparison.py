@@ -55,12 +55,18 @@ class Difference:
         """Whether the interval leaves out 0."""
         return self.low > 0 or self.high < 0
 
+    @property
+    def points(self) -> str:
+        """The difference in points of accuracy, with its interval."""
+        return f"{100 * self.mean:+.2f}" + (f" ± {100 * (self.high - self.mean):.2f}" if self.seeds > 1 else "")
+
+    @property
+    def doubt(self) -> str:
+        """What is to be said where nothing is told apart."""
+        return "one seed" if self.seeds == 1 else "" if self.told_apart else "not told apart"
+
     def __str__(self) -> str:
-        """In points of accuracy."""
-        if self.seeds == 1:
-            return f"{100 * self.mean:+.2f} (one seed)"
-        apart = "" if self.told_apart else ", not told apart"
-        return f"{100 * self.mean:+.2f} ± {100 * (self.high - self.mean):.2f}{apart}"
+        return ", ".join(filter(None, (self.points, self.doubt)))
 
 
 def quantile(freedom: int) -> float:
@@ -284,7 +290,8 @@ def sentence(study: Study, density: float | None = None) -> str:
     words += f", with {100 * left.mean:.3g} % of the weights" if left else ""
     words += f" {100 * reached.mean:.2f} % test accuracy at early stop" if reached else ""
     if best.to_dense:
-        words += f", {best.to_dense} points to the dense network of the same seeds"
+        doubt = f" ({best.to_dense.doubt})" if best.to_dense.doubt else ""
+        words += f", {best.to_dense.points} points to the dense network of the same seeds{doubt}"
     if not others:
         return f"{words}."
     near = [each for each in others if not (each.to_best and each.to_best.told_apart)]

@@ -1,0 +1,83 @@
+"""A study from the command line: its plan, its one table, and that nothing is trained twice under any name."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from commands import call, same, tickets
+
+from tf_lottery.runs import gathering, study
+from tf_lottery.training.trainer import Trainer
+
+PLUGIN = f"--plugin={Path(__file__).parents[1] / 'tiny.py'}"
+
+
+def test_a_study_grows_and_shrinks_and_trains_nothing_twice(tmp_path, monkeypatch, capsys):
+    seen, train = [], Trainer._trained
+
+    def counted(self, model, callbacks, steps, *others):
+        seen.append(steps)
+        return train(self, model, callbacks, steps, *others)
+
+    monkeypatch.setattr(Trainer, "_trained", counted)
+    place = ["find", PLUGIN, "--model=tiny", "--replicates=1", f"--results_dir={tmp_path}"]
+
+    assert call(*place, "--name=s", "--criterion=large_final,random") == 0
+    out = capsys.readouterr().out
+    assert (
+        len(seen) == 1 + 2 * 2
+        and "s+criterion=random, replicate 0 level  0" in out
+        and "trained for s+criterion=large_final" in out
+    )
+    table = out[out.index(" criterion ") :].splitlines()
+    assert [line.split()[0] for line in table[1:3]].sort() == ["large_final", "random"].sort()
+    assert "best" in table[1] and "one seed" in table[2] and "Best by validation accuracy" in out
+    assert [run.flags for run in gathering.read_plan(tmp_path / "s")] == [
+        {"criterion": "large_final"},
+        {"criterion": "random"},
+    ]
+
+    seen.clear()  # another name, and no sweep
+    assert call(*place, "--name=other", "--criterion=random") == 0
+    assert not seen and capsys.readouterr().out.count("trained for s+criterion=") == 3
+    assert same(tickets(tmp_path / "other"), tickets(tmp_path / "s+criterion=random"))
+    assert not (tmp_path / "other" / gathering.PLAN).exists()
+
+    # a value less, one more, and a flag named that stood at its default
+    assert call(*place, "--name=s", "--criterion=random,movement", "--survivors=rewind", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert len(seen) == 2 and len(told["study"]["table"]) == 2 and len(told["runs"]) == 2
+    assert [entry.name for entry in study.read([tmp_path / "s"]).entries] == [
+        "s+criterion=random",
+        "s+criterion=movement",
+    ]
+
+    seen.clear()
+    assert call(*place, "--name=anew", "--criterion=random", "--noreuse", "--quiet") == 0
+    assert len(seen) == 3 and same(tickets(tmp_path / "anew"), tickets(tmp_path / "other"))
+
+    shutil.rmtree(tmp_path / "s+criterion=random")
+    assert (
+        study.read([tmp_path / "s"]).notes[0]
+        == "s+criterion=random is in the plan, but there are no results of it yet."
+    )
+    plan = json.loads((tmp_path / "s" / gathering.PLAN).read_text())
+    plan["runs"][1]["settings"]["learning_rate"] = 1.0
+    (tmp_path / "s" / gathering.PLAN).write_text(json.dumps(plan))
+    assert call("report", f"--results_dir={tmp_path}", "--name=s") == 1
+    assert "it has learning_rate=0.02, and the plan of the study says 1.0" in capsys.readouterr().err
+    assert call("report", f"--results_dir={tmp_path}", "--name=s*", f"--output={tmp_path / 'out'}") == 0
+
+
+def test_a_study_that_cannot_begin_leaves_no_plan(tmp_path, capsys):
+    assert call("find", f"--results_dir={tmp_path}", "--name=s", "--criterion=random,nothing") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["{", '{"runs": [{"folder": 1}]}', "[]"])
+def test_a_damaged_plan_is_named(tmp_path, text):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / gathering.PLAN).write_text(text)
+    with pytest.raises(ValueError, match=r"plan of a study in .*study.json, but it cannot be read"):
+        study.read([tmp_path / "s"])
