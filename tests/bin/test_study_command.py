@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from commands import call, same, tickets
 
+from tf_lottery.bin import dry_run
 from tf_lottery.runs import gathering, study
 from tf_lottery.training.trainer import Trainer
 
@@ -31,7 +32,7 @@ def test_a_study_grows_and_shrinks_and_trains_nothing_twice(tmp_path, monkeypatc
         and "trained for s+criterion=large_final" in out
     )
     table = out[out.index(" criterion ") :].splitlines()
-    assert [line.split()[0] for line in table[1:3]].sort() == ["large_final", "random"].sort()
+    assert {line.split()[0] for line in table[1:3]} == {"large_final", "random"}
     assert "best" in table[1] and "one seed" in table[2] and "Best by validation accuracy" in out
     assert [run.flags for run in gathering.read_plan(tmp_path / "s")] == [
         {"criterion": "large_final"},
@@ -73,6 +74,38 @@ def test_a_study_grows_and_shrinks_and_trains_nothing_twice(tmp_path, monkeypatc
 def test_a_study_that_cannot_begin_leaves_no_plan(tmp_path, capsys):
     assert call("find", f"--results_dir={tmp_path}", "--name=s", "--criterion=random,nothing") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_of_a_study_rehearses_each_network_once(tmp_path, monkeypatch, capsys):
+    watch, seen = dry_run.Stopwatch(), []
+    watch.rows, watch.step = [{"density": 1.0, "level": 0}, {"density": 0.8, "level": 1}], 0.01
+
+    def rehearse(work, settings):
+        seen.append(settings.model)
+        return dry_run.Rehearsal(watch, [1000, 900])
+
+    monkeypatch.setattr(dry_run, "rehearse", rehearse)
+    place = [
+        "find",
+        f"--results_dir={tmp_path}",
+        "--name=s",
+        "--dry_run",
+        "--replicates=1",
+        "--levels=1",
+        "--steps=100",
+    ]
+    place += ["--criterion=random,movement", "--model=residual_mlp,lenet_300_100"]
+    assert call(*place, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert seen == ["residual_mlp", "lenet_300_100"] and not list(tmp_path.iterdir())
+    assert (
+        told["trainings"] == 8
+        and told["steps"] == 800
+        and told["seconds"] == pytest.approx(8.0)
+        and len(told["runs"]) == 4
+    )
+    assert call(*place) == 0
+    assert "In all: 4 runs, 8 trainings, 800 steps; time: about 8 s; disk: about 0.0 MB" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["{", '{"runs": [{"folder": 1}]}', "[]"])

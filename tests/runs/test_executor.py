@@ -260,7 +260,7 @@ def test_a_sweep_makes_a_run_of_each_value(tmp_path, capsys):
     assert call("find", *place, "--criterion=random,movement", "--seed=2") == 0
     out = capsys.readouterr().out
     folders = {f"s+criterion={c}" for c in ("random", "movement")}
-    assert {path.name for path in tmp_path.iterdir()} == folders
+    assert {path.name for path in tmp_path.iterdir()} == folders | {"s"}
     assert all(Run(tmp_path / name).finished() == [(0, 0), (0, 1)] and name in out for name in folders)
     settings = Run(tmp_path / "s+criterion=random").settings()
     assert (settings["criterion"], settings["seed"]) == ("random", 2)

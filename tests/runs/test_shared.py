@@ -102,7 +102,7 @@ def test_two_that_want_the_same_training_and_one_that_is_killed_in_it(tmp_path):
     assert len(list(tmp_path.rglob("checkpoint.safetensors"))) == 1
     done = subprocess.run([*command, "--workers=2"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"s+survivors=rewind", "s+survivors=reinit"}
+    assert {path.name for path in tmp_path.iterdir()} == {"s", "s+survivors=rewind", "s+survivors=reinit"}
     runs = [Run(tmp_path / f"s+survivors={name}") for name in ("rewind", "reinit")]
     first, second = (run.ticket(0, 0) for run in runs)
     assert first.metrics == second.metrics  # the seconds too: it is one training

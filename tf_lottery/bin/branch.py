@@ -50,8 +50,9 @@ def main(argv: list[str]) -> None:
     levels = _tickets(run, base) if which.levels is None else which.levels
     workers.check(place, len(jobs))
     if place.dry_run:
-        for name, _ in jobs:
-            _print_plan(place, run, run.branch(name), base, levels)
+        from tf_lottery.bin import dry_run
+
+        dry_run.conclude([_plan(place, run, run.branch(name), base, levels) for name, _ in jobs], json=place.json)
         return
 
     def missing(branch: Run) -> list[tuple[int, int]]:
@@ -102,12 +103,13 @@ TELLING = training.Telling(
 )
 
 
-def _print_plan(place: Place, run: Run, branch: Run, base: Settings, levels: Sequence[int]) -> None:
+def _plan(place: Place, run: Run, branch: Run, base: Settings, levels: Sequence[int]) -> dict[str, Any]:
     from tf_lottery.bin import dry_run
 
     missing = branch.missing(base.replicates, levels, place.replicate)
     count, todo = len(levels) * (base.replicates if place.replicate is None else 1), each_of(missing, base.steps or 0)
-    dry_run.show(branch, (count - len(missing), count), todo, dry_run.from_finished(run, todo), json=place.json)
+    estimate = dry_run.from_finished(run, todo)
+    return dry_run.show(branch, (count - len(missing), count), todo, estimate, quiet=place.json)
 
 
 def default_name(settings: BranchSettings) -> str:

@@ -7,11 +7,13 @@ that is removed again, for one replicate of at most two levels with few steps.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
+import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,19 +45,28 @@ def show(
     todo: Sequence[Training],
     estimate: Estimate | None,
     *,
-    json: bool = False,
+    quiet: bool = False,
     road: str | None = None,
-) -> None:
-    """Prints the plan of a run, of whose levels so many are finished, of so many; nothing is written."""
+) -> dict[str, Any]:
+    """Prints the plan of a run, of whose levels so many are finished, of so many, and returns it; nothing is written.
+
+    Args:
+      run: The run.
+      levels: How many are finished, and how many there are.
+      todo: The trainings that are left.
+      estimate: What they take.
+      quiet: Print nothing.
+      road: What is said of the search.
+    """
     begun = sum(_reached(run.checkpoint(each.replicate, each.level, each.search)) for each in todo)
     steps = sum(each.steps for each in todo) - begun
     if estimate and begun:
         estimate = dataclasses.replace(estimate, seconds=estimate.seconds * steps / (steps + begun))
     plan = {"run": str(run.folder), "levels": levels[1], "trainings": len(todo), "steps": steps}
     plan |= {"road": road} if road else {}
-    if json:
-        print_json({**plan, **(dataclasses.asdict(estimate) if estimate else {"seconds": 0, "bytes": 0})})
-        return
+    plan |= dataclasses.asdict(estimate) if estimate else {"seconds": 0, "bytes": 0}
+    if quiet:
+        return plan
     print(f"The run: {run.folder}, {levels[0]} of {levels[1]} levels finished")
     if road:
         print(road)
@@ -72,7 +83,46 @@ def show(
         print(f"They go on from checkpoints, after {begun:,} steps that are done.")
     if estimate:
         print(f"Time: about {_duration(estimate.seconds)}; disk: about {_size(estimate.bytes)} ({estimate.source})")
+    return plan
+
+
+def conclude(plans: Sequence[dict[str, Any]], *, json: bool = False) -> None:
+    """Prints what several runs take together, or all of it as JSON."""
+    whole = {name: sum(plan[name] for plan in plans) for name in ("trainings", "steps", "seconds", "bytes")}
+    if json:
+        print_json({"runs": list(plans), **whole} if len(plans) > 1 else plans[0])
+        return
+    if len(plans) > 1:
+        print(
+            f"In all: {len(plans)} runs, {whole['trainings']} trainings, {whole['steps']:,} steps; time: about "
+            f"{_duration(whole['seconds'])}; disk: about {_size(whole['bytes'])}. What runs have in common is trained once: that is not "
+            "counted off."
+        )
     print("This was a dry run: nothing was trained in that folder, and nothing written.")
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What the times of a few steps were, and the bytes of the tickets."""
+
+    watch: Stopwatch
+    sizes: Sequence[int]
+
+
+def network_of(settings: Problem) -> tuple:
+    """What a step costs is decided by these settings: runs in which they are the same are rehearsed once."""
+    names = (
+        "model",
+        "dataset",
+        "prunable",
+        "exclude",
+        "batch_size",
+        "optimizer",
+        "augment",
+        "precision",
+        "deterministic",
+    )
+    return (*(getattr(settings, name) for name in names), getattr(settings, "search", None) in WITHIN_ONE)
 
 
 def _reached(path: Path) -> int:
@@ -106,28 +156,43 @@ def from_finished(run: Run, todo: Sequence[Training]) -> Estimate | None:
     )
 
 
-def rehearsed(
-    work: Callable[[Run, Problem, Stopwatch], Any], settings: Problem, todo: Sequence[Training]
-) -> Estimate | None:
+def rehearse(work: Callable[[Run, Problem, Stopwatch], Any], settings: Problem) -> Rehearsal:
     """Tries the work out with few steps.
 
     Args:
       work: `work(run, settings, display)` does what the command does.
       settings: Those of the command, resolved.
-      todo: What the command has to do.
     """
-    if not todo:
-        return None
     few: dict[str, Any] = {"replicates": 1, "steps": 2 * STEPS, "eval_every": STEPS, "test_every": 2 * STEPS}
     if isinstance(settings, Settings):
         few |= {"levels": 1, "rewind_to": 0, "budget": None, "level_steps": None, "dense": True}
         few |= {"density": settings.density and settings.density[-1:], "search_steps": None}
         few |= {"search_steps": 2 * STEPS} if settings.search in WITHIN_ONE else {}
     watch = Stopwatch()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _silent():
         run = Run.at(folder, "rehearsal")
         work(run, dataclasses.replace(settings, **few), watch)
         sizes = [(run.level_folder(0, row["level"]) / "level.ticket").stat().st_size for row in watch.rows]
+    return Rehearsal(watch, sizes)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Few steps of many graphs: TensorFlow would warn that they are traced again and again."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def estimated(rehearsal: Rehearsal, settings: Problem, todo: Sequence[Training]) -> Estimate | None:
+    """What a rehearsal says about the trainings that are left."""
+    if not todo:
+        return None
+    watch, sizes = rehearsal.watch, rehearsal.sizes
     replicates = len({each.replicate for each in todo})
     measurements = sum(each.steps / settings.eval_every + each.steps / settings.test_every for each in todo)
     seconds = len(todo) * watch.around + sum(each.steps for each in todo) * watch.step

@@ -119,8 +119,7 @@ def work(
     """
     sharing: dict[str, Any] = {} if shared is None else {"shared": shared}
     if place.dry_run:
-        for job in jobs:
-            _print_plan(place, function, job)
+        _print_plans(place, function, jobs)
         return
     for job in jobs:
         if job.road and job.todo and not place.quiet:
@@ -228,16 +227,24 @@ def at_once(
     tasks.raise_first(failed)
 
 
-def _print_plan(place: Place, function: str, job: Job) -> None:
-    """What `--dry_run` prints of a run that is worked on by a function of `experiment`."""
-    with native_stderr_off():
-        from tf_lottery.runs import experiment
+def _print_plans(place: Place, function: str, jobs: Sequence[Job]) -> None:
+    """What `--dry_run` prints of runs that are worked on by a function of `experiment`; each network is rehearsed once."""
     from tf_lottery.bin import dry_run
 
     def work(run, settings, display):
+        with native_stderr_off():
+            from tf_lottery.runs import experiment
         getattr(experiment, function)(run, settings, display, data_dir=place.data_dir)
 
-    estimate = dry_run.from_finished(job.run, job.todo) or dry_run.rehearsed(work, job.settings, job.todo)
-    replicates = job.settings.replicates if place.replicate is None else 1
-    levels = (replicates * job.levels - len(job.left), replicates * job.levels)
-    dry_run.show(job.run, levels, job.todo, estimate, json=place.json, road=job.road)
+    rehearsals: dict[tuple, dry_run.Rehearsal] = {}
+    plans = []
+    for job in jobs:
+        estimate = dry_run.from_finished(job.run, job.todo)
+        if estimate is None and job.todo:
+            network = dry_run.network_of(job.settings)
+            rehearsals[network] = rehearsals.get(network) or dry_run.rehearse(work, job.settings)
+            estimate = dry_run.estimated(rehearsals[network], job.settings, job.todo)
+        replicates = job.settings.replicates if place.replicate is None else 1
+        levels = (replicates * job.levels - len(job.left), replicates * job.levels)
+        plans.append(dry_run.show(job.run, levels, job.todo, estimate, quiet=place.json, road=job.road))
+    dry_run.conclude(plans, json=place.json)
