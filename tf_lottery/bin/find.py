@@ -9,7 +9,8 @@ says which ticket won. With a density and a budget it spends so many trainings o
 papers, each level in full. Results go to RESULTS_DIR/NAME. The same command goes on where an interrupted run stopped.
 
 A flag of one word or number that is given several values makes a run for each, and several such flags one for each
-combination, in RESULTS_DIR/NAME+criterion=movement. What such runs have in common is trained once.
+combination, in RESULTS_DIR/NAME+criterion=movement: the study NAME, with one table at its end. What any run in RESULTS_DIR has
+trained is not trained again.
 """
 
 from __future__ import annotations

@@ -229,11 +229,11 @@ def at_once(
 
 def _print_plans(place: Place, function: str, jobs: Sequence[Job]) -> None:
     """What `--dry_run` prints of runs that are worked on by a function of `experiment`; each network is rehearsed once."""
+    with native_stderr_off():  # before a rehearsal is timed
+        from tf_lottery.runs import experiment
     from tf_lottery.bin import dry_run
 
     def work(run, settings, display):
-        with native_stderr_off():
-            from tf_lottery.runs import experiment
         getattr(experiment, function)(run, settings, display, data_dir=place.data_dir)
 
     rehearsals: dict[tuple, dry_run.Rehearsal] = {}

@@ -1,4 +1,4 @@
-"""Trainings that are not done again: what came of them lies on disk, in this run, or in another one of the same sweep.
+"""Trainings that are not done again: what came of them lies on disk, in this run or in another one.
 
 A training is known by its fingerprint: what it starts from, on which data, how, and for how long. Two trainings with the same one
 end the same, to the bit; whatever setting of two runs differs, a training that it touches has another.
@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ import tensorflow as tf
 from tf_lottery.base import container, guard
 from tf_lottery.base.errors import LotteryError, TicketError
 from tf_lottery.masking import state
+from tf_lottery.masking.weights import sublayers
 from tf_lottery.problems import data
 from tf_lottery.runs.results import Run
 from tf_lottery.search.callbacks.prune_by_schedule import PruneBySchedule
@@ -50,7 +52,7 @@ class Known:
       run: The run.
       dataset: Its data, all of them, by `digest_of`.
       tell: Is told of files that are damaged.
-      shared: A pattern of the names of the runs that trainings are shared with, those of its sweep; None: with none.
+      shared: A pattern of the names of the runs that trainings are shared with, as `*`; None: with none.
     """
 
     run: Run
@@ -69,6 +71,7 @@ class Known:
             self.dataset,
             _config(model),
             importlib.metadata.version("tf_lottery"),
+            _own_code(model),
             [threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()],
             [device.device_type for device in tf.config.list_logical_devices()],
         ]
@@ -173,3 +176,12 @@ def _config(model) -> Any:
         return json.loads(json.dumps(getattr(model, "inner", model).get_config()))
     except (NotImplementedError, TypeError, ValueError):
         return None
+
+
+def _own_code(model) -> list[str]:
+    """The SHA-256 of the files that layers of one's own are written in: with other code they are other layers."""
+    network = getattr(model, "inner", model)
+    modules = {type(layer).__module__ for layer in (network, *sublayers(network, recursive=True))}
+    own = [name for name in sorted(modules) if name.partition(".")[0] not in ("keras", "tf_lottery", "tensorflow")]
+    files = [Path(file) for name in own if (file := getattr(sys.modules.get(name), "__file__", None))]
+    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()]
