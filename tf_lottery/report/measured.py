@@ -99,7 +99,10 @@ def curves(run: Run, levels: Sequence[int] | None = None) -> Picture | None:
     """
     replicates: dict[int, list[int]] = {}
     densities: dict[int, list[float]] = {}
+    stops: dict[int, list[float]] = {}
     for row in run.summary():
+        if row["early_stop_step"] is not None:
+            stops.setdefault(int(row["level"]), []).append(row["early_stop_step"])
         replicates.setdefault(int(row["level"]), []).append(int(row["replicate"]))
         densities.setdefault(int(row["level"]), []).append(100 * row["density"])
     kept = {level: [c for r in replicates[level] if (c := run.curve(r, level))] for level in sorted(replicates)}
@@ -122,6 +125,10 @@ def curves(run: Run, levels: Sequence[int] | None = None) -> Picture | None:
         everything += values
         label = f"{Statistic.of(densities[level]).mean:.3g} %"
         banded(axes, list(at), values, color=colour, marker=marker, markevery=some(values), label=label)
+        if stops.get(level):
+            stop = Statistic.of(stops[level]).mean
+            value = at[min(at, key=lambda step: abs(step - stop))].mean
+            axes.scatter(stop, value, s=110, marker="*", color=colour, edgecolors="white", linewidths=0.8, zorder=5)
     bottom, top = _height(everything)
     axes.set_ylim(bottom, top)
     axes.set_xlim(left=0)
@@ -131,7 +138,8 @@ def curves(run: Run, levels: Sequence[int] | None = None) -> Picture | None:
     legend_above(figure, "weights remaining", columns=5)
     many = max(map(len, replicates.values()))
     below = f"; what is less than {bottom:.4g} % lies below the axis" * (min(v.low for v in everything) < bottom)
-    caption = f"Accuracy on the {data} set during training, by the share of weights kept" + (
+    starred = ", a star at the mean early stop" if any(map(stops.get, chosen)) else ""
+    caption = f"Accuracy on the {data} set during training, by the share of weights kept{starred}" + (
         f": mean of {many} replicates, with a band from the lowest to the highest" if many > 1 else ", one replicate"
     )
     return Picture("curves", "Training", f"{caption}{below}.", figure)
