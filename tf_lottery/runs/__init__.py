@@ -16,7 +16,7 @@ What stands here, and after a colon the names that other rooms take from it:
     spec        its settings and versions in a file
     tables      its tables: columns, writing, reading
     outcome     what the tables say over all replicates: MEASURED, TOLD, LevelStatistics, Statistic, by_level, best_by_rule, verdict
-    gathering   which runs a name stands for, and what can be read of each: PLAN, Row, is_run
+    gathering   which runs a name stands for, and what can be read of each: PLAN, Planned, Row, is_run
     study       runs side by side, as data: Study, MEASURED, CURVES, text
     comparison  the best level of each combination, a ranking, paired differences: Combination, Standing, DENSE, TEST
     own_data    the examples to prune a model on: by name, as arrays, from a function of one's own
