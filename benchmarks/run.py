@@ -150,6 +150,30 @@ def prune_command() -> list[dict]:
     return [row(name, times, "command", "alone", "<= 1.10", "s")]
 
 
+def data_set() -> list[dict]:
+    """The same images as arrays and as a `tf.data.Dataset`, with the measurements of `evaluation`; and one too large to be kept."""
+    arrays, steps = images((28, 28, 1), 55_000), 2_000
+    held_out = images((28, 28, 1), 5_000)
+
+    def batched(pair):
+        return tf.data.Dataset.from_tensor_slices(pair).shuffle(len(pair[1])).batch(60)
+
+    def side(data, validation, **options):
+        return trainer_side(lenet(), data, steps, 1.2e-3, batch_size=None, validation=validation, **options)
+
+    times = alternate(
+        9,
+        arrays=side(arrays, held_out),
+        kept=side((batched(arrays),), batched(held_out)),
+        streamed=side((batched(arrays),), batched(held_out), device_bytes=2**26),
+    )
+    name = "LeNet-300-100 in Trainer, measured every 100 steps"
+    return [
+        row(f"{name}: a data set that fits / arrays", times, "kept", "arrays", "<= 1.05", "ms a step"),
+        row(f"{name}: a data set that is streamed / arrays", times, "streamed", "arrays", "", "ms a step"),
+    ]
+
+
 def step_conv2() -> list[dict]:
     data, steps = images((32, 32, 3), 1_200), 20
     times = alternate(
@@ -430,6 +454,7 @@ BENCHMARKS = [
     step_supermask,
     masks_by_rule,
     evaluation,
+    data_set,
     global_mask,
     gradual_lenet,
     gradual_mobilenet,

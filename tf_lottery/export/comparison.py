@@ -23,8 +23,8 @@ from tf_lottery.export.litert import Loaded, latencies, share_of_zeros
 from tf_lottery.export.remarks import guessing, lost
 from tf_lottery.export.variants import KNOWN_BAD, VARIANTS, Converter, check_variant
 from tf_lottery.masking import weights
+from tf_lottery.training.accuracy import accuracy_for
 from tf_lottery.training.examples import check_metric
-from tf_lottery.training.loop import accuracy_for
 
 BATCH = 256
 Metric = Callable[[Any, Any], Any]
@@ -144,7 +144,7 @@ class Comparison:
         self._own_metric = metric is not None  # nobody knows which of its values are good
         if y is not None:
             self.y = np.asarray(y)
-            check_metric(metric, self.y)
+            check_metric(metric, self.y, self.expected[0].shape)
             if len(self.y) != len(self.inputs[0]) or len(self.expected) > 1:
                 raise DataError(
                     f"Expected a label for each of {len(self.inputs[0])} inputs and a model with one output, but received "

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tf_lottery.base.errors import LotteryError, WorkerLostError
@@ -133,10 +132,10 @@ class Replicas:
                 f"Expected a batch_size of {kind} the {self.count} replicas, among which it is split, but received {batch_size}."
             )
 
-    def copies(self, arrays: Sequence[np.ndarray]) -> tuple:
-        """Arrays as constants, a copy on each device of this process."""
+    def copies(self, arrays: Any) -> Any:
+        """Arrays, nested as they are, as constants: a copy on each device of this process."""
         if self.strategy is None:
-            return tuple(map(tf.constant, arrays))
+            return keras.tree.map_structure(tf.constant, arrays)
 
         def on_devices(array):
             devices = iter(self.strategy.extended.worker_devices)
@@ -147,7 +146,7 @@ class Replicas:
 
             return self.strategy.experimental_distribute_values_from_function(copy)
 
-        return tuple(map(on_devices, arrays))
+        return keras.tree.map_structure(on_devices, arrays)
 
     def run(self, function: Callable, *args):
         """Calls a function on every replica; returns what the first one of this process returned."""

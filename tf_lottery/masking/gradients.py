@@ -138,13 +138,14 @@ def take(
     return found
 
 
-def checked(criterion: Callable, probe: Probe | None, otherwise: Any = None) -> Probe | None:
+def checked(criterion: Callable, probe: Probe | None, otherwise: Any = None, model: Any = None) -> Probe | None:
     """The probe of a criterion; None if it needs no gradient.
 
     Args:
       criterion: The criterion.
       probe: What the user gave.
       otherwise: Has a probe of its own, as a `Trainer`, or none.
+      model: The model that it is for.
 
     Raises:
       LotteryError: If the criterion needs data and there are none, or they have not the form of a probe.
@@ -153,7 +154,8 @@ def checked(criterion: Callable, probe: Probe | None, otherwise: Any = None) -> 
     if kind is None:
         return None
     if probe is None:
-        probe = getattr(otherwise, "probe", None)
+        its_own = getattr(otherwise, "probe_for", None)
+        probe = its_own(model) if its_own and model is not None else getattr(otherwise, "probe", None)
     if probe is None and registry.get(kind) is not synaptic_flow:
         raise LotteryError(
             f"Expected probe=(x, y), one batch to take gradients on, for criterion {criteria.name_of(criterion)!r}, but received none."
@@ -234,7 +236,7 @@ def _loss(network: Network, kernels: Kernels, probe: Probe, temperature: float =
     x, y, loss = probe
     outputs = network(kernels, x, training=True)
     if getattr(loss, "from_logits", False):
-        outputs /= temperature
+        outputs = keras.tree.map_structure(lambda output: output / temperature, outputs)
     return tf.reduce_mean(tf.cast(loss(y, outputs), tf.float32))
 
 

@@ -13,7 +13,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,16 @@ class Progress:
       curve: Its measurements; `best` is the place of the early stop among them, `best_values` are the weights there.
       losses: (steps, mean loss) of the stretches since the last measurement.
       seconds: What it took.
+      read: What tells the batches that were streamed until then from others, see `feed.Stretch`.
     """
 
     step: int = 0
     curve: list[dict] = dataclasses.field(default_factory=list)
-    losses: list[tuple[int, float]] = dataclasses.field(default_factory=list)
+    losses: list[tuple[float, float]] = dataclasses.field(default_factory=list)
     best: int | None = None
     best_values: list[np.ndarray] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
+    read: str | None = None
 
 
 class Checkpoint:
@@ -76,7 +78,7 @@ class Checkpoint:
         """
         began = time.monotonic()
         header = {"owner": self.owner, "step": progress.step, "losses": progress.losses}
-        header |= {"best": progress.best, "seconds": progress.seconds}
+        header |= {"best": progress.best, "seconds": progress.seconds, "read": progress.read}
         arrays = {**_numbered("state", state), **_numbered("best", progress.best_values)}
         arrays["curve"] = np.frombuffer(json.dumps(progress.curve).encode(), np.uint8)  # it outgrows a header
         for i, callback in enumerate(stateful(callbacks)):
@@ -85,11 +87,17 @@ class Checkpoint:
         self._last = time.monotonic()
         self._took = self._last - began
 
-    def load(self, callbacks: Sequence) -> tuple[Progress, list[np.ndarray]] | None:
+    def load(
+        self, callbacks: Sequence, goes_on: Callable[[Progress], bool] = lambda progress: True
+    ) -> tuple[Progress, list[np.ndarray]] | None:
         """The progress and the variables, if there are some of this training; its callbacks are given what is theirs.
 
+        Args:
+          callbacks: Those of the training.
+          goes_on: Whether the data set can go on from there.
+
         Warns:
-          UserWarning: If the file is damaged; it is renamed then.
+          UserWarning: If the file is damaged, and renamed then, or the data set cannot.
         """
         if self.writes:
             guard.remove_unfinished(self.path.parent)
@@ -109,7 +117,15 @@ class Checkpoint:
             header["best"],
             _listed("best", arrays),
             header["seconds"],
+            header.get("read"),
         )
+        if not goes_on(progress):
+            warnings.warn(
+                f"the checkpoint {self.path} is of other batches than its data set gives now, as one that augments at random does; "
+                "its training starts anew",
+                stacklevel=2,
+            )
+            return None
         for i, callback in enumerate(stateful(callbacks)):
             prefix = f"callback_{i}/"
             callback.resume({n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)})

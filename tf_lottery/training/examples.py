@@ -1,157 +1,146 @@
-"""The examples a `Trainer` trains on: in which order they come, and whether they fit the model."""
+"""The examples of a `Trainer` as arrays: inputs, targets and weights, each an array, or several in a dict or a list."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tf_lottery.base.errors import DataError, LotteryError
-from tf_lottery.masking.calls import called
-from tf_lottery.masking.masked import unwrapped
-from tf_lottery.masking.own_step import own_step
 
-Examples = tuple[np.ndarray, np.ndarray]  # inputs and targets
+Examples = tuple  # (inputs, targets) or (inputs, targets, sample weights)
+OWN = "for anything else give find_ticket a function around model.fit"
 
 
-class BatchOrder:
-    """Which examples each step sees: a new permutation for each epoch, all decided by one seed."""
+def checked_set(name: str, given: Any) -> Examples:
+    """The arrays of a set, float32 in the place of float64.
 
-    def __init__(self, examples: int, batch_size: int, seed: int):
-        self.examples, self.batch_size, self.seed = examples, batch_size, seed
-        self.steps_an_epoch = examples // batch_size  # the last incomplete batch is dropped
-        self._last: tuple[int, np.ndarray] = -1, np.empty(0)  # the epoch of the last call, and its batches
+    Args:
+      name: What the set is called in messages.
+      given: `(x, y)` or `(x, y, sample weights)`; each of them an array, or several in a dict, a list or a tuple.
 
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        """The examples of the steps from `start` to before `stop`: int (steps, batch_size)."""
-        return np.stack(
-            [self._of_epoch(step // self.steps_an_epoch)[step % self.steps_an_epoch] for step in range(start, stop)]
-        )
-
-    def _of_epoch(self, epoch: int) -> np.ndarray:
-        last, batches = self._last
-        if epoch != last:
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.examples)
-            batches = order[: self.steps_an_epoch * self.batch_size].reshape(self.steps_an_epoch, self.batch_size)
-            self._last = epoch, batches
-        return batches
-
-
-def checked_set(name: str, pair: Examples) -> Examples:
+    Raises:
+      DataError: If they are no arrays of numbers, or not of as many examples.
+    """
+    parts = tuple(given) if isinstance(given, tuple | list) and len(given) in (2, 3) else ()
     try:
-        x, y = (np.asanyarray(a) for a in pair)
-        good = all(a.ndim and a.dtype.kind in "biuf" for a in (x, y))
+        examples = tuple(map(_arrays, parts))
+        leaves = keras.tree.flatten(examples)
+        good = bool(parts) and all(a.ndim and a.dtype.kind in "biuf" for a in leaves)
     except (ValueError, TypeError):
         good = False
     if not good:
+        received = ", ".join(type(part).__name__ for part in parts) or type(given).__name__
         raise DataError(
-            f"Expected {name} data as two arrays of numbers, inputs and targets, but received {type(pair).__name__} of "
-            f"{', '.join(type(a).__name__ for a in pair) if isinstance(pair, tuple | list) else 'another kind'}; for anything "
-            "else give find_ticket a function around model.fit."
+            f"Expected {name} data as arrays of numbers, inputs and targets (dicts or lists of such, sample weights third), or as a "
+            f"tf.data.Dataset or PyDataset of batches, but received {received}; {OWN}."
         )
-    if len(x) != len(y) or not len(x):
-        raise DataError(f"Expected as many {name} inputs as targets, at least one, but received {len(x)} and {len(y)}.")
-    x, y = (a.astype(np.float32) if a.dtype == np.float64 else a for a in (x, y))
-    return x, y
+    counts = {part: {len(a) for a in keras.tree.flatten(value)} for part, value in zip(_PARTS, examples)}
+    if len(set().union(*counts.values())) > 1 or counts["inputs"] == {0}:
+        told = [" or ".join(map(str, sorted(count))) for count in counts.values()]
+        raise DataError(
+            f"Expected as many {name} inputs as targets{' and weights' if len(told) > 2 else ''}, at least one, but received "
+            f"{' and '.join(told)}; a list of arrays is several inputs."
+        )
+    return keras.tree.map_structure(lambda a: a.astype(np.float32) if a.dtype == np.float64 else a, examples)
 
 
-def check_metric(metric: Callable | None, y: np.ndarray) -> None:
-    if metric is None and y.dtype.kind == "f" and not np.isin(y, (0, 1)).all():
+_PARTS = ("inputs", "targets", "weights")
+
+
+def _arrays(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _arrays(part) for key, part in value.items()}
+    if isinstance(value, tuple | list) and value and all(_is_array(part) for part in value):
+        return [_arrays(part) for part in value]
+    return np.asanyarray(value)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, Mapping) or len(getattr(value, "shape", ())) > 0
+
+
+def size_of(examples: Any) -> int:
+    """How many examples there are."""
+    return len(keras.tree.flatten(examples)[0])
+
+
+def bytes_of(examples: Any) -> int:
+    return sum(array.nbytes for array in keras.tree.flatten(examples))
+
+
+def rows_of(examples: Any, rows: Any) -> Any:
+    """Some of them."""
+    return keras.tree.map_structure(lambda array: array[rows], examples)
+
+
+def weighted(examples: Examples, class_weight: Mapping[int, float] | None) -> Examples:
+    """The examples with the weights of their classes, as `fit` weights them: 1 for a class that is not listed.
+
+    Raises:
+      LotteryError: If they have weights already, several targets, or targets that are no labels of examples.
+    """
+    if class_weight is None:
+        return examples
+    if not isinstance(class_weight, Mapping):
+        raise LotteryError(f"Expected class_weight as in {{0: 1.0, 1: 5.0}}, but received {class_weight!r:.80}.")
+    if len(examples) == 3:
+        raise LotteryError("Expected either sample weights or class_weight, but received both.")
+    x, y = examples
+    if keras.tree.is_nested(y):
+        raise LotteryError("Expected one output with class_weight, but the targets are several: give sample weights.")
+    labels = y
+    if y.ndim == 2:
+        labels = y[:, 0] if y.shape[1] == 1 else y.argmax(-1)
+    one_hot = y.ndim == 2 and y.shape[1] > 1
+    if labels.ndim > 1 or (one_hot and not np.isclose(y.sum(-1), 1).all()):
         raise LotteryError(
-            "Expected a metric for targets that are not labels, as in metric=keras.metrics.mean_absolute_error, or labels of an "
-            f"integer type, as in y.astype('int32'), but received no metric and targets of type {y.dtype}."
+            f"Expected one label for each example with class_weight, but targets have shape {y.shape[1:]}: give sample weights."
+        )
+    labels = np.round(labels).astype(np.int64)
+    weights = np.ones(len(labels), np.float32)
+    for label, weight in class_weight.items():
+        weights[labels == label] = weight
+    return x, y, weights
+
+
+def check_metric(metric: Callable | None, y: np.ndarray, outputs: tuple[int, ...] | None = None) -> None:
+    """Refuses the default metric, accuracy, for targets that are no labels.
+
+    Args:
+      metric: None for the default.
+      y: The targets.
+      outputs: The shape of the outputs they are compared with, if it is known.
+
+    Raises:
+      LotteryError: If the metric is no function, or missing.
+    """
+    if metric is None and not are_labels(y, outputs):
+        raise LotteryError(
+            "Expected a metric for targets that are not labels, as in metric=keras.metrics.mean_absolute_error, or labels, whole "
+            f"numbers from 0 on (0 and 1 for a single output), but received no metric and targets of type {y.dtype}."
         )
     if metric is not None and (not callable(metric) or isinstance(metric, keras.metrics.Metric)):
         raise LotteryError(f"Expected metric to be a function (y_true, y_pred), but received {metric!r}.")
 
 
-def check_shapes(model: keras.Model, x: np.ndarray, y: np.ndarray) -> None:
-    plain = unwrapped(model)
-    if not plain.built:
-        raise LotteryError(
-            f"Expected a built model, but {model.name!r} has no weights yet: build it or call it on data first."
-        )
-    if steps := own_step(plain):
-        raise LotteryError(
-            f"Expected a model that Trainer's own step can train, but {plain.name!r} brings {steps[0]}: give find_ticket a function "
-            "around model.fit, which trains by it."
-        )
-    shape = getattr(plain, "input_shape", None)
-    if isinstance(shape, tuple) and (
-        len(shape) != x.ndim or any(a not in (None, b) for a, b in zip(shape[1:], x.shape[1:]))
-    ):
-        raise DataError(
-            f"Expected inputs of shape {shape[1:]} for model {plain.name!r}, but the data have {x.shape[1:]}."
-        )
+def are_labels(y: np.ndarray, outputs: tuple[int, ...] | None = None) -> bool:
+    """Whether targets can be labels: classes by number, 0 and 1 for a single output, or a share for each class.
 
-
-def check_labels(model: keras.Model, sets: Mapping[str, Examples]) -> None:
-    shape = getattr(unwrapped(model), "output_shape", None)
-    classes = shape[-1] if isinstance(shape, tuple) else None
-    for name, (_, y) in sets.items():
-        labels = y.ndim == 1 and y.dtype.kind in "iu" and classes and classes > 1
-        if labels and not 0 <= y.min() <= y.max() < classes:
-            raise DataError(
-                f"Expected labels in [0, {classes}) for model {model.name!r}, but the {name} data have {y.min()} to {y.max()}."
-            )
-
-
-def check_values(
-    model: keras.Model, sets: Mapping[str, Examples], loss: Callable | None, metric: Callable, augmented: Callable
-) -> Callable:
-    """Tries two examples of each set, eagerly: one sentence now instead of a page from the compiled graph later.
-
-    Returns:
-      The loss; where none was given, the cross-entropy of labels for what the model puts out.
+    >>> are_labels(np.array([0.0, 2.0, 1.0])), are_labels(np.array([0, 2, 1]), (3, 1)), are_labels(np.array([0.3, 0.7]))
+    (True, False, False)
     """
-    for name, (x, y) in sets.items():
-        x, y = tf.constant(x[:2]), tf.constant(y[:2])
-        try:
-            outputs = called(model, augmented(x) if name == "train" else x, training=False)
-            loss = loss or _cross_entropy(outputs)
-            _check_one_hot(name, y, outputs, loss)
-            loss(y, outputs)
-            shape = tf.convert_to_tensor(metric(y, outputs)).shape
-        except LotteryError:
-            raise
-        except Exception as error:
-            reason = " ".join(str(error).split())[:200]
-            raise DataError(
-                f"Expected {name} data that fit model {model.name!r}, the loss and the metric, but inputs of shape "
-                f"{tuple(x.shape)} and targets of shape {tuple(y.shape)} failed ({reason})."
-            ) from error
-        if tuple(shape) != tuple(y.shape[:1]):
-            raise LotteryError(
-                f"Expected metric to return one value per example, but for {len(y)} examples it returned shape {tuple(shape)}."
-            )
-    assert loss  # a Trainer has a training set
-    return loss
+    if bool(((y == 0) | (y == 1)).all()):
+        return True
+    numbered = y.dtype.kind in "bui" or bool(((y >= 0) & (y == np.floor(y))).all())
+    if outputs is None:
+        return numbered or _are_shares(y)
+    if outputs[-1] == 1:
+        return False
+    return _are_shares(y) if y.ndim == len(outputs) and y.shape[-1] == outputs[-1] else numbered
 
 
-def _cross_entropy(outputs) -> keras.losses.Loss:
-    """Of integer labels and logits, or probabilities: Keras itself tells a softmax only if nothing, such as a cast, follows it."""
-    if outputs.shape[-1] == 1:
-        raise LotteryError(
-            "Expected a loss for a model with a single output, as in loss=keras.losses.BinaryCrossentropy(from_logits=True), "
-            "but received none."
-        )
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=not _are_probabilities(outputs))
-
-
-def _are_probabilities(outputs) -> bool:
-    outputs = tf.cast(outputs, tf.float32)
-    return bool(tf.reduce_all(outputs >= 0) & tf.reduce_all(abs(tf.reduce_sum(outputs, -1) - 1) < 0.01))
-
-
-def _check_one_hot(name: str, y, outputs, loss: Callable) -> None:
-    labels = getattr(loss, "name", getattr(loss, "__name__", None)) == "sparse_categorical_crossentropy"
-    if labels and y.shape == outputs.shape and y.shape[-1] > 1:
-        fitting = "'categorical_crossentropy'"
-        if not _are_probabilities(outputs):
-            fitting = "keras.losses.CategoricalCrossentropy(from_logits=True)"
-        raise DataError(
-            f"Expected integer labels, as in y.argmax(-1), or for one-hot targets loss={fitting}, but the {name} targets have the "
-            f"shape of the outputs, {tuple(y.shape[1:])}."
-        )
+def _are_shares(y: np.ndarray) -> bool:
+    return y.ndim > 1 and y.shape[-1] > 1 and bool((y >= 0).all()) and np.allclose(y.sum(-1), 1, atol=1e-3)
