@@ -224,7 +224,7 @@ def test_damaged_and_foreign_files_are_refused(parts, tmp_path):
     for bad in (b"", b"hello", whole[:-10], whole[: len(whole) // 2], b"\xff" * 8 + whole[8:], whole + b"x"):
         path.write_bytes(bad)
         for read in (Ticket.load, read_header) if bad[8:] != whole[8:] else (Ticket.load,):
-            with pytest.raises(TicketError, match="is damaged"):
+            with pytest.raises(TicketError, match="is damaged" if len(bad) > 9 else "is not one: it is (empty|a text)"):
                 read(path)
     path.write_bytes(resealed(header, arrays, "tf_lottery.ticket/9"))
     for read in (Ticket.load, read_header):

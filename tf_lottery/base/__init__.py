@@ -6,6 +6,7 @@ What stands here, and after a colon the names that other rooms take from it:
                 ExportError, NonFiniteLossError and WorkerLostError
     files       files and folders that appear only when they are whole: whole_file, whole_folder, free
     guard       what keeps a folder of results sound: one process at a time, nothing damaged trusted
+    hints       what somebody may have meant who wrote a name that is not known: did_you_mean
     quiet       what libraries print, kept off the screen: silenced, native_stderr_off,
                 native_stderr_off_but_python, warnings_told
     registry    functions under names, the same for criteria, models and the rest: Registry, import_plugin

@@ -62,8 +62,9 @@ def read(path: str | os.PathLike, format: str, most_bytes: int) -> tuple[dict[st
     path = _file(path)
     if (size := path.stat().st_size) > most_bytes:
         raise TicketError(f"Expected a file of at most {most_bytes:,} bytes, but {os.fspath(path)!r} has {size:,}.")
+    data = path.read_bytes()
+    _check_kind(path, data[:HEAD])
     try:
-        data = path.read_bytes()
         metadata = _metadata(data[8 : 8 + _length(data[:8])])
         _check_format(path, metadata, format)
         arrays = load(data)
@@ -87,6 +88,8 @@ def read_header(path: str | os.PathLike, format: str) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     path = _file(path)
+    with path.open("rb") as file:
+        _check_kind(path, file.read(HEAD))
     try:
         with path.open("rb") as file:
             metadata = _metadata(file.read(_length(file.read(8))))
@@ -122,6 +125,30 @@ def _file(path: str | os.PathLike) -> Path:
     if not path.is_file() and path.exists():  # a device would never end
         raise TicketError(f"Expected a file, but {os.fspath(path)!r} is something else.")
     return path
+
+
+def _check_kind(path: Path, head: bytes) -> None:
+    """Refuses what was never a file of ours, so that it is not called damaged."""
+    if b"tf_lottery." in head or b'"ticket' in head:
+        return
+    kind = next((kind for first, kind in _KINDS.items() if head.startswith(first)), "something else")
+    if not head:
+        kind = "empty"
+    elif head[8:].lstrip().startswith(b"{"):
+        kind = "a safetensors file of something else"
+    elif not set(head) & _NO_TEXT:
+        kind = "a text"
+    raise TicketError(f"Expected a ticket file, but {os.fspath(path)!r} is not one: it is {kind}.")
+
+
+HEAD = 4_096  # bytes that name the format, if there is one: it stands first in the table
+_KINDS = {
+    b"PK": "a zip file, as .keras and .npz files are",
+    b"\x89HDF": "an HDF5 file",
+    b"\x1f\x8b": "a gzip file",
+    b"\x93NUMPY": "a NumPy file",
+}
+_NO_TEXT = frozenset(range(32)) - set(b"\t\n\r\f")
 
 
 def _length(first: bytes) -> int:

@@ -5,7 +5,6 @@ An installed package adds names by entry points of the registry's group, a file 
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import importlib.util
@@ -13,9 +12,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.hints import did_you_mean
 
 
 class Registry(Mapping):
@@ -24,6 +25,7 @@ class Registry(Mapping):
     Args:
       kind: What is registered, in the singular; used in error messages.
       group: The entry-point group whose names belong to the registry too; each is loaded when it is first asked for.
+      meant: What others call some of them, for a hint.
 
     Examples:
 
@@ -38,8 +40,8 @@ class Registry(Mapping):
     tf_lottery.base.errors.LotteryError: Expected the name of a greeting (hello) or a function, but received 'helo'. Did you mean 'hello'?
     """
 
-    def __init__(self, kind: str, group: str | None = None):
-        self.kind, self.group = kind, group
+    def __init__(self, kind: str, group: str | None = None, meant: Mapping[str, str] = MappingProxyType({})):
+        self.kind, self.group, self.meant = kind, group, meant
         self._functions: dict[str, Callable] = {}
 
     def register(self, function: Callable, name: str | None = None) -> Callable:
@@ -64,13 +66,9 @@ class Registry(Mapping):
             return identifier
         if identifier in self:
             return self[identifier]
-        name = str(identifier)
-        close = [known for known in self if name and known.startswith(name)] or difflib.get_close_matches(
-            name, self, n=1
-        )
-        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise LotteryError(
-            f"Expected the name of a {self.kind} ({', '.join(self)}) or a function, but received {identifier!r}.{hint}"
+            f"Expected the name of a {self.kind} ({', '.join(self)}) or a function, but received {identifier!r}."
+            f"{did_you_mean(identifier, self, self.meant)}"
         )
 
     def __getitem__(self, name: str) -> Callable:
@@ -108,6 +106,9 @@ def _installed(group: str) -> Mapping[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=group)}
 
 
+imported: list[str] = []  # the plugins of this process, as they were named
+
+
 def import_plugin(plugin: str) -> None:
     """Imports a module, by its name or as a file, for the names that it registers.
 
@@ -118,6 +119,8 @@ def import_plugin(plugin: str) -> None:
       LotteryError: If there is no such module, or its import fails.
     """
     path = Path(plugin)
+    if plugin not in imported:
+        imported.append(plugin)
     try:
         if path.suffix != ".py":
             importlib.import_module(plugin)

@@ -12,6 +12,7 @@ What stands here, and after a colon the names that other rooms take from it:
     report     the command that draws the figures of a run, or of several side by side
     export     the command that ships a model
     ticket     the command that looks into ticket files, applies, compares and packs them
+    early      what is looked at before anything is imported: paths in the flags, and how a run was begun
     flags      absl flags from dataclasses, those of `runs.settings` and those of the commands
     training   what commands that train share: where they work, and what they tell
     tasks      several tasks of a command at once, and sweeps over settings

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from tf_lottery.bin.board import Board
 from tf_lottery.runs.executor.task import named, steps_callback
@@ -43,7 +43,7 @@ class LevelDisplay:
         self.left, self.levels, self.steps, self.board = list(left), len(left), 0, board
         self.replicates = len({replicate for replicate, _ in left})
         self.all = self.progress.add_task("all", total=steps, told=self.told())
-        self.level = self.progress.add_task("level", total=None, told="", visible=False)
+        self.level = self.progress.add_task("reading data, building the network", total=None, told="")
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -102,9 +102,11 @@ class LevelDisplay:
 def progress_on(console: Console) -> Progress:
     """Bars with words beside them; nothing where the console is no terminal or quiet."""
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[told]}"),
+        TextColumn(
+            "{task.description}", table_column=Column(overflow="fold")
+        ),  # on few columns in two lines, never cut
+        BarColumn(40 if console.width >= 100 else 8),
+        TextColumn("{task.fields[told]}", table_column=Column(overflow="fold")),
         *([TimeElapsedColumn()] if console.width >= 100 else []),
         TextColumn("left"),
         TimeRemainingColumn(elapsed_when_finished=False),

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("keras", "saved_model", "tflite")
 VARIANTS = ("float32", "sparse_float32", "float16", "sparse_float16", "dynamic_int8", "int8")
+REFUSED = {"sparse_int8", "sparse_dynamic_int8"}  # known: export tells why they do not work
 REPRESENTATIVE = 200  # inputs that set the ranges of int8
 
 
@@ -101,8 +102,9 @@ class Data(NamedTuple):
 
 def main(argv: list[str]) -> None:
     source, target = Flags(__doc__, Source, Target).parse(argv)
-    ticket, name = _ticket_of(source)
     _check(target)
+    ticket, name = _ticket_of(source)
+    folder = free(target.output or Path("exported") / name, target.overwrite, marker="report.json")
 
     with native_stderr_off():
         from tf_lottery import export
@@ -111,7 +113,6 @@ def main(argv: list[str]) -> None:
     console = Console(file=sys.stdout, quiet=target.json or not sys.stdout.isatty())
     data, origin = _load(source, ticket)
     model = load_keras(source.keras) if ticket is None else _apply(ticket, origin, source)
-    folder = free(target.output or Path("exported") / name, target.overwrite, marker="report.json")
     bought = None
     if target.compact:
         from tf_lottery.compaction import compact
@@ -172,6 +173,8 @@ def _ticket_of(source: Source) -> tuple[Ticket | None, str]:
 
 def _check(target: Target) -> None:
     _names(target.format, FORMATS)
+    if not set(target.variant.split(",")) & REFUSED:
+        _names(target.variant, VARIANTS)
     for flag in ("examples", "threads"):
         if (value := getattr(target, flag)) is not None and value < 1:
             raise LotteryError(f"Expected --{flag} of at least 1, but received {value}.")

@@ -104,7 +104,13 @@ def _as_json(run: Run, worked: bool) -> dict[str, Any]:
     levels = [dataclasses.asdict(level) for level in statistics]
     cheap = cheap_road(Settings.of(run), run.summary())
     more = {"cheap_road": cheap} if cheap else {}
-    return {"run": str(run.folder), "trained": worked, "verdict": verdict(statistics), "levels": levels, **more}
+    return {
+        "run": str(run.folder),
+        "trained": worked,
+        "verdict": verdict(statistics, settings=run.settings()),
+        "levels": levels,
+        **more,
+    }
 
 
 def _table(run: Run):
@@ -115,7 +121,11 @@ def _table(run: Run):
 
 def _lines(run: Run) -> list[str]:
     cheap = cheap_road(Settings.of(run), run.summary())
-    return [*run.remarks(), verdict(by_level(run.summary())), *([cheap_road_in_words(cheap)] if cheap else [])]
+    return [
+        *run.remarks(),
+        verdict(by_level(run.summary()), settings=run.settings()),
+        *([cheap_road_in_words(cheap)] if cheap else []),
+    ]
 
 
 TELLING = training.Telling(_as_json, _table, _lines)

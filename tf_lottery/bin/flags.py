@@ -8,7 +8,7 @@ import shutil
 import sys
 import textwrap
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import flags
 
@@ -67,6 +67,15 @@ def plugins(argv: list[str]) -> list[str]:
     flags.DEFINE_list("plugin", [], PLUGIN, early)
     _read(early, argv, known_only=True)
     return early.plugin
+
+
+def known_of(argv: list[str], names: Sequence[str]) -> dict[str, str | None]:
+    """The values of some flags, read before the others; None for those that are not given."""
+    early = flags.FlagValues()
+    for name in names:
+        flags.DEFINE_string(name, None, "", early)
+    _read(early, argv, known_only=True)
+    return {name: early[name].value for name in names}
 
 
 def _read(values: flags.FlagValues, argv: list[str], **how) -> list[str]:

@@ -19,6 +19,8 @@ COMMANDS = {
     "report": "draw the figures of a run from its result files",
 }
 
+MEANT = {"train": "find", "search": "find", "convert": "export", "info": "ticket", "show": "ticket", "plot": "report"}
+
 USAGE = """Lottery tickets for Keras.
 
 usage: tf-lottery COMMAND [flags]
@@ -41,7 +43,10 @@ def dispatch(argv: list[str]) -> int:
         print(USAGE.format(commands="\n".join(f"  {name:<{width}}{text}" for name, text in COMMANDS.items())))
         return 0 if argv else 1
     if argv[0] not in COMMANDS:
-        return fail(f"Expected a command ({', '.join(COMMANDS)}), but received {argv[0]!r}.")
+        from tf_lottery.base.hints import did_you_mean
+
+        hint = did_you_mean(argv[0], COMMANDS, MEANT)
+        return fail(f"Expected a command ({', '.join(COMMANDS)}), but received {argv[0]!r}.{hint}")
     return guarded(argv[0], argv[1:])
 
 
@@ -50,11 +55,13 @@ def guarded(command: str, argv: list[str]) -> int:
     from tf_lottery.base.errors import LotteryError
     from tf_lottery.base.quiet import native_stderr_off_but_python
     from tf_lottery.base.registry import import_plugin
-    from tf_lottery.bin import flags
+    from tf_lottery.bin import early, flags
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is loaded; it prints pages otherwise
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # notes on retracing
     try:
+        argv = early.remembered(command, argv)
+        early.check_paths(argv)
         for plugin in flags.plugins(argv):
             with native_stderr_off_but_python():
                 import_plugin(plugin)

@@ -22,6 +22,7 @@ import numpy as np
 
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.base.files import free, whole_file
+from tf_lottery.base.hints import did_you_mean
 from tf_lottery.base.quiet import native_stderr_off
 from tf_lottery.bin import main as main_lib
 from tf_lottery.bin.export import is_keras_file, load_keras
@@ -65,7 +66,10 @@ def main(argv: list[str]) -> None:
     (options,) = flags.parse(argv)
     action, *files = flags.words or [None]
     if action not in ACTIONS:
-        raise LotteryError(f"Expected an action ({', '.join(ACTIONS)}) and files, but received {action or 'none'}.")
+        hint = did_you_mean(action, ACTIONS, MEANT) if action else ""
+        raise LotteryError(
+            f"Expected an action ({', '.join(ACTIONS)}) and files, but received {action or 'none'}.{hint}"
+        )
     do, count = ACTIONS[action]
     if len(files) != count if count else not files:
         raise LotteryError(f"Expected {action} with {count or 'one or more'} files, but received {len(files)}.")
@@ -126,7 +130,7 @@ def diff(options: Options, one: str, other: str) -> None:
     shown = Table(title=Text(f"A: {one}\nB: {other}"), title_justify="left")
     shown.add_column("kernel", overflow="fold")
     for heading in ("A %", "B %", "of A in B %", "by chance %", "Jaccard"):
-        shown.add_column(heading, justify="right")
+        shown.add_column(heading, justify="right", overflow="fold")
     total = [sum(getattr(each, name) for each in found.values()) for name in (*masks.Overlap._fields, "by_chance")]
     rows = [*((each, each.by_chance) for each in found.values()), (masks.Overlap(*total[:4]), total[4])]
     names: list[Any] = [*_names(list(found)), "all"]
@@ -158,6 +162,9 @@ ACTIONS: dict[str, tuple[Callable, int]] = {
     "diff": (diff, 2),
     "pack": (pack, 2),
 }
+
+
+MEANT = {"show": "info", "print": "info", "cat": "info", "inspect": "info", "compare": "diff", "compress": "pack"}
 
 
 def _summary(file: str, account: Account) -> str:
@@ -198,7 +205,7 @@ def _parts(account: Account) -> Table:
     shown = Table()
     shown.add_column("variable", overflow="fold")
     for heading in ("shape", "kept %", "mask B", "entropy B", "start", "trained"):
-        shown.add_column(heading, justify="right")
+        shown.add_column(heading, justify="right", overflow="fold")
     for name, part in zip(_names([part.path for part in account.parts]), account.parts):
         masked = part.density is not None
         shown.add_row(

@@ -9,16 +9,22 @@ import contextlib
 import functools
 import logging
 import os
+import socket
 import sys
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from tf_lottery.base.errors import DataError
+from tf_lottery.base.hints import did_you_mean
 from tf_lottery.base.registry import Registry
 
 registry = Registry("data set", "tf_lottery.datasets")
+given: dict[str, str] = {}  # the data folders that this process was given, by data set
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,13 @@ def load(name: str = "mnist1d", data_dir: str | os.PathLike | None = None) -> Da
     >>> load("mnist1d").train[0].shape
     (3500, 40)
     """
+    if data_dir is not None:
+        if not Path(data_dir).is_dir():
+            raise DataError(
+                f"Expected data_dir to be the folder of prepared data sets, but there is none at {os.fspath(data_dir)!r}: nothing is made "
+                "or fetched there."
+            )
+        given[name] = os.fspath(data_dir)
     if name in registry:
         return registry[name]()
     return _from_tfds(name, data_dir)
@@ -87,16 +100,25 @@ def _from_tfds(name: str, data_dir: str | os.PathLike | None) -> Dataset:
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
-    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR")
+    if data_dir is None and (data_dir := os.environ.get("TFDS_DATA_DIR")) and not Path(data_dir).is_dir():
+        raise DataError(
+            f"Expected TFDS_DATA_DIR to be the folder of prepared data sets, but there is none at {data_dir!r}."
+        )
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
-        raise DataError(f"Expected {', '.join(names())} or another data set of TFDS, but received {name!r}.") from None
+        hint = did_you_mean(name, names()) or did_you_mean(name, tfds.list_builders(with_community_datasets=False))
+        raise DataError(
+            f"Expected {', '.join(names())} or another data set of TFDS, but received {name!r}.{hint}"
+        ) from None
     if not builder.is_prepared():
-        print(
-            f"{name} is not prepared in {builder.data_dir}; fetching it (minutes, also to give up without a network)",
-            file=sys.stderr,
-        )
+        command = f"tfds build {name}" + (f" --data_dir={os.fspath(data_dir)}" if data_dir else "")
+        if (host := _out_of_reach(builder)) is not None:
+            raise DataError(
+                f"Expected {name!r} prepared in {builder.data_dir}, or a network to fetch it, but {host} is out of reach: run "
+                f"`{command}` where there is a network, and point --data_dir or TFDS_DATA_DIR to the result."
+            )
+        print(f"{name} is not prepared in {builder.data_dir}; fetching it, which takes minutes", file=sys.stderr)
     try:
         with contextlib.redirect_stdout(sys.stderr), _quiet_retries():  # TFDS says on stdout what it fetches
             builder.download_and_prepare()
@@ -146,6 +168,25 @@ def flip_and_crop(x, seed):
     x = tf.pad(x, [[0, 0], [4, 4], [4, 4], [0, 0]])
     x = tf.gather(x, draws[0][:, None] + tf.range(height), axis=1, batch_dims=1)
     return tf.gather(x, draws[1][:, None] + tf.range(width), axis=2, batch_dims=1)
+
+
+def _out_of_reach(builder, seconds: float = 5.0) -> str | None:
+    """The host that a data set is fetched from, if it cannot be reached, or the proxy of this machine in its place."""
+    url = next(iter(getattr(builder, "url_infos", None) or ()), None)
+    if url is None:  # not known beforehand
+        return None
+    parts = urllib.parse.urlsplit(url)
+    if (proxy := urllib.request.getproxies().get(parts.scheme)) and not urllib.request.proxy_bypass(
+        parts.hostname or ""
+    ):
+        parts = urllib.parse.urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    host = parts.hostname or ""
+    try:
+        port = parts.port or {"http": 80, "ftp": 21}.get(parts.scheme, 443)
+        socket.create_connection((host, port), timeout=seconds).close()
+    except (OSError, ValueError):
+        return host
+    return None
 
 
 @contextlib.contextmanager

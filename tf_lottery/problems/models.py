@@ -67,6 +67,11 @@ def preset(name: str) -> Preset:
     Raises:
       LotteryError: If the name is unknown, or the model was registered without them.
     """
+    if name not in registry and name.endswith((".keras", ".h5", ".keras/")):
+        raise LotteryError(
+            f"Expected the name of a network ({', '.join(registry)}), but received the file {name!r}: `tf-lottery prune --keras={name}` "
+            "prunes a model of your own, and a function that is registered in mine.py is found with --plugin=mine.py."
+        )
     found = getattr(get(name), "preset", None)
     if not isinstance(found, Preset):
         raise LotteryError(

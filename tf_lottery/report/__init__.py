@@ -83,7 +83,7 @@ def conclusion(run: Run) -> str:
     if learned := run.supermasks():
         return supermask_words(learned)
     (_, levels), *branches = series_of(run)
-    return verdict(levels, dict(branches))
+    return verdict(levels, dict(branches), run.settings() if run.spec() else {})
 
 
 def series_of(run: Run) -> Series:

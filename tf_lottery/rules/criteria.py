@@ -43,7 +43,11 @@ import numpy as np
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.base.registry import Registry
 
-registry = Registry("criterion", "tf_lottery.criteria")
+registry = Registry(
+    "criterion",
+    "tf_lottery.criteria",
+    {"magnitude": "large_final", "low_magnitude": "large_final", "l1": "large_final", "gradient": "grad"},
+)
 get = registry.get
 
 

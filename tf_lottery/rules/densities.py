@@ -52,4 +52,6 @@ def uniform(shapes: Mapping[str, Sequence[int]], density: float) -> dict[str, fl
 def check_density(density: float) -> None:
     """Checks that it is a number in (0, 1]."""
     if not isinstance(density, numbers.Real) or not 0 < density <= 1:
-        raise LotteryError(f"Expected a density in (0, 1], but received {density!r}.")
+        raise LotteryError(
+            f"Expected a density, the share of the weights that stays, in (0, 1], but received {density!r}."
+        )

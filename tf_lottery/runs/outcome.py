@@ -84,13 +84,16 @@ CONTROLS = {"reinit": "reinitialised", "random mask": "random masks"}
 
 
 def verdict(
-    levels: Sequence[LevelStatistics], branches: Mapping[str, Sequence[LevelStatistics]] = MappingProxyType({})
+    levels: Sequence[LevelStatistics],
+    branches: Mapping[str, Sequence[LevelStatistics]] = MappingProxyType({}),
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     """One sentence: which ticket won, and by how much. The winner has the highest mean test accuracy at early stop.
 
     Args:
       levels: Those of the search.
       branches: Those of its branches, by name; the controls among them are named where they have the winner's level.
+      settings: Those of the search: one that is a control itself has no winning ticket.
     """
     tickets = [level for level in levels if level.level > 0 and level.in_full]
     if not tickets:
@@ -113,7 +116,20 @@ def verdict(
         if level.level == best.level
     )
     won = "The winning ticket" if gain > 0 else "No ticket won; the best"
+    if control := control_of(settings):
+        won = f"The best level of this control ({control})"
     return f"{won}: {_reached(best)}, {'; '.join(filter(None, (compared, controls)))} ({_means(best)})."
+
+
+def control_of(settings: Mapping[str, Any]) -> str | None:
+    """What makes a search a control of the papers, which looks for no winning ticket: its survivors or masks are random.
+
+    >>> control_of({"survivors": "reinit", "criterion": "large_final"})
+    'survivors=reinit'
+    """
+    if str(settings.get("survivors", "")).startswith(("reinit", "reshuffle")):
+        return f"survivors={settings['survivors']}"
+    return "criterion=random" if settings.get("criterion") == "random" else None
 
 
 def _reached(best: LevelStatistics) -> str:

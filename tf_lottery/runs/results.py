@@ -19,14 +19,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tf_lottery.base import guard
+from tf_lottery.base import guard, registry
 from tf_lottery.base.errors import FormatError, LotteryError, TicketError
+from tf_lottery.problems import data
 from tf_lottery.runs import spec
 from tf_lottery.runs.tables import (
     CURVE,
@@ -44,6 +46,15 @@ from tf_lottery.runs.tables import (
 )
 from tf_lottery.tickets.file import read_header, verified_header
 from tf_lottery.tickets.ticket import Ticket
+
+
+def _begun_with(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What is not decided by settings, and needed to go on with a run elsewhere."""
+    data_dir = data.given.get(settings.get("dataset") or "")
+    files = [os.path.relpath(plugin, folder) if plugin.endswith(".py") else plugin for plugin in registry.imported]
+    found = {"data_dir": os.path.relpath(data_dir, folder) if data_dir else None, "plugins": files}
+    return {name: value for name, value in found.items() if value}
+
 
 RULE_TABLE = "supermask_by_rule.csv"
 
@@ -97,7 +108,7 @@ class Run:
             return
         try:
             with self._tables():
-                spec.write(self.folder / "spec.json", settings, versions)
+                spec.write(self.folder / "spec.json", settings, versions, _begun_with(self.folder, settings))
         except OSError as error:
             raise LotteryError(
                 f"Expected a folder that can be written, but {self.folder} cannot ({error.strerror})."
@@ -106,6 +117,10 @@ class Run:
     def spec(self) -> dict[str, Any] | None:
         """The settings and versions, or None if the run was never begun."""
         return spec.read(self.folder / "spec.json")
+
+    def begun_with(self) -> dict[str, Any]:
+        """The data folder and the plugins that it was begun with, paths as seen from its folder; of older runs nothing is known."""
+        return (self.spec() or {}).get("begun_with", {})
 
     def settings(self) -> dict[str, Any]:
         """The settings the run was begun with.

@@ -44,8 +44,11 @@ def read(path: Path) -> dict[str, Any] | None:
         raise LotteryError(f"Expected the settings of a run in {path}, but it cannot be read ({error}).") from None
 
 
-def write(path: Path, settings: Mapping[str, Any], versions: Mapping[str, str]) -> None:
-    spec = {"settings": settings, "versions": versions}
+def write(
+    path: Path, settings: Mapping[str, Any], versions: Mapping[str, str], begun_with: Mapping[str, Any] | None = None
+) -> None:
+    """Writes the settings, the versions, and where data and plugins were, if that is to be remembered."""
+    spec = {"settings": settings, "versions": versions, **({"begun_with": begun_with} if begun_with else {})}
     with whole_file(path) as unfinished:
         unfinished.write_text(json.dumps({**spec, "sha256": _digest(spec)}, indent=2) + "\n")
 

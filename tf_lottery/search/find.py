@@ -21,7 +21,7 @@ from tf_lottery.masking.weights import Fraction, Kernel, Prunable
 from tf_lottery.rules import masks, treatments
 from tf_lottery.search.gradual import check_gradual, gradual
 from tf_lottery.search.iterative import iterative
-from tf_lottery.search.lottery import Lottery, Train, begin, beginning, cost_of_search, train_level
+from tf_lottery.search.lottery import Lottery, Train, begin, beginning, check_train, cost_of_search, train_level
 from tf_lottery.search.one_shot import one_shot as from_dense
 from tf_lottery.search.plan import Kernels, check, planned, road_of, steps_of
 from tf_lottery.search.rates import PAPERS
@@ -146,6 +146,7 @@ def find_ticket(
     References: Frankle & Carbin (2019), section 1 and appendix B; Zhou et al. (2019), sections 2 to 4; Frankle et al. (2019,
     arXiv 1903.01611) for `rewind_to`.
     """
+    check_train(train)
     road = road_of(search, one_shot)
     _check(levels, rewind_to)
     held = treatments.get_pruned(pruned) is not treatments.zero
@@ -182,7 +183,7 @@ def find_ticket(
     if road == "regrow":
         check_regrow(rounds, plan, rewind_to, probe, train)
     else:
-        probe = gradients.checked(rounds.criterion, probe, otherwise=train)
+        probe = gradients.checked(rounds.criterion, probe, otherwise=train, model=masked)
     found = {
         **names(criterion=rounds.criterion, survivors=rounds.survivors, pruned=rounds.pruned),
         **names(prune_fraction=prune_fraction, scope=scope, rewind_to=rewind_to),
@@ -233,6 +234,7 @@ def retrain_ticket(
     Returns:
       The ticket that was trained, of the same level and in full; its `trainings` count the search that found the mask.
     """
+    check_train(train)
     survivors, pruned = treatments.get_survivors(survivors), treatments.get_pruned(pruned)
     found = {**ticket.found, **names(survivors=survivors, pruned=pruned), "random_mask": random_mask, "seed": seed}
     found.pop("steps", None)  # of the ticket's own training, which may have been short

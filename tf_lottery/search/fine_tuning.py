@@ -113,7 +113,9 @@ def check_fit(fit: Mapping[str, Any]) -> None:
     known = [name for name in inspect.signature(keras.Model.fit).parameters if name != "self"]
     for name in fit:
         if name not in known:
-            close = difflib.get_close_matches(name, ["density", "criterion", "scope", "exclude", *known], n=1)
+            close = difflib.get_close_matches(
+                name, ["density", "sparsity", "criterion", "scope", "exclude", *known], n=1
+            )
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise LotteryError(f"Expected arguments of prune, or of Keras' fit, but received {name!r}.{hint}")
     if fit.get("x") is None:

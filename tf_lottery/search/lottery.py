@@ -106,6 +106,19 @@ def densities_of(lottery: Lottery, level: int) -> dict[str, float]:
     return left
 
 
+def check_train(train: Any) -> None:
+    """Refuses what is no function that trains.
+
+    Raises:
+      LotteryError: If so.
+    """
+    if not callable(train) or isinstance(train, type | keras.Model | keras.losses.Loss):
+        raise LotteryError(
+            "Expected train to be a Trainer, as in Trainer(x, y, steps=1_000, optimizer='adam'), or a function (model, callbacks) around "
+            f"model.fit, but received {train!r:.80}."
+        )
+
+
 def begin(masked, found: Mapping) -> Ticket:
     """The first level, not trained yet, with the recipes of what still holds what its initializer drew."""
     drawn = {recipe.digest: recipe for recipe in recipes.of_model(masked.inner).values()}

@@ -277,7 +277,9 @@ def _checked(density: float | Sequence[float]) -> list[float]:
         raise LotteryError(f"Expected density to be a number in (0, 1), or several, but received {density!r}.")
     for one in given:
         if not isinstance(one, numbers.Real) or not 0 < float(one) < 1:
-            raise LotteryError(f"Expected a density in (0, 1), but received {one!r}.")
+            raise LotteryError(
+                f"Expected a density, the share of the weights that stays, in (0, 1), but received {one!r}."
+            )
     if list(given) != sorted(set(given), reverse=True):
         raise LotteryError(f"Expected densities in falling order, but received {', '.join(map(str, given))}.")
     return [float(one) for one in given]

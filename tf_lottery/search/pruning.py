@@ -6,6 +6,8 @@ distribution over the kernels.
 
 from __future__ import annotations
 
+import numbers
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +30,7 @@ def prune(
     model: keras.layers.Layer,
     density: float | Mapping[str, float] | None = None,
     *,
+    sparsity: float | Mapping[str, float] | None = None,
     criterion: str | Callable = "large_final",
     scope: str = "layer",
     distribution: Distribution = "uniform",
@@ -55,6 +58,7 @@ def prune(
       density: The share of the weights to keep, in (0, 1]; or one for each kernel, as a mapping with the keys of
         `weights.prune_fractions`: `"output"`, the name of a layer class, or a regular expression searched in the path. What
         is pruned already stays pruned.
+      sparsity: In place of a density the share of the weights to remove, in [0, 1), or one for each kernel: 1 - density.
       criterion: What to keep; a name from `criteria` or a function.
       scope: Whether scores compete within each `"layer"` or in the `"global"` network; or whole output channels and units,
         `"channels"` or `"global_channels"`: then a density is the share of a kernel's channels, and the output layer stays
@@ -74,7 +78,8 @@ def prune(
         loss the compiled model's.
       seed: For criteria that need chance, and decides which of equal scores are kept.
       fit: Arguments of `keras.Model.fit`, of which `x` says that the model is to be fine-tuned: `x`, `y`, `epochs`,
-        `validation_data`, `callbacks`, and so on.
+        `validation_data`, `callbacks`, and so on. Without `x` there is only `verbose`: whether to print a line that says what
+        share of the weights was kept, by default on a terminal and in a notebook.
 
     Returns:
       The wrapped model: `strip` it to save or ship it, or compile and fit it to fine-tune with the zeros kept. Of a `fit`,
@@ -122,14 +127,23 @@ def prune(
         "seed": seed,
     }
     pruner = Pruner(**options)
-    if (density is None) == (sparsity_m_by_n is None):
-        raise LotteryError("Expected either a density or sparsity_m_by_n, but received both or neither.")
+    given = [value for value in (density, sparsity, sparsity_m_by_n) if value is not None]
+    if len(given) != 1:
+        raise LotteryError(
+            "Expected one of density (the share of the weights that stays), sparsity (the share that is removed) and sparsity_m_by_n, but "
+            f"received {'several' if given else 'none'}."
+        )
+    if sparsity is not None:
+        density = _density_of(sparsity)
+    verbose = fit.get("verbose", "auto") if "x" in fit else fit.pop("verbose", "auto")
     if fit:
         if initial is not None or probe is not None:
             raise LotteryError(
                 "Expected initial and probe for pruning at once only, but received them with arguments of fit."
             )
-        return _while_fitting(model, density, options, prunable, exclude, fit)
+        masked: Any = _while_fitting(model, density, options, prunable, exclude, fit)
+        _tell(masked, verbose)
+        return masked
     probe = gradients.checked(pruner.criterion, probe)
     masked = wrap(model, prunable, exclude=exclude)
     pruner.prepare(masked, initial, probe)
@@ -143,7 +157,41 @@ def prune(
         densities = pruner.shared_out(density)
     pruner(densities)
     pruner.watch(state.get_masks(masked))
+    _tell(masked, verbose)
     return masked
+
+
+def _tell(masked: MaskedModel | MaskedLayer, verbose: Any) -> None:
+    watched = sys.stdout.isatty() or hasattr(sys, "ps1") or type(sys.stdout).__module__.startswith("ipykernel")
+    if watched if verbose == "auto" else verbose:
+        print(kept_line(masked))
+
+
+def kept_line(masked: MaskedModel | MaskedLayer) -> str:
+    """What share of the weights is kept, in a line.
+
+    >>> kept_line(wrap(keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)], name="net")))
+    'net keeps 32 of 32 weights: 100 % stay, 0 % are pruned (density 1, sparsity 0).'
+    """
+    counts = [(np.count_nonzero(mask), mask.size) for mask in state.get_masks(masked).values()]
+    kept, size = map(sum, zip(*counts))
+    density = kept / size
+    return (
+        f"{masked.name} keeps {kept:,} of {size:,} weights: {100 * density:.3g} % stay, {100 - 100 * density:.3g} % are pruned "
+        f"(density {density:.3g}, sparsity {1 - density:.3g})."
+    )
+
+
+def _density_of(sparsity: Any) -> Any:
+    def density(value):
+        if not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
+            raise LotteryError(
+                f"Expected a sparsity, the share of the weights that is removed, in [0, 1), but received {value!r}."
+            )
+        return 1 - float(value)
+
+    mapping = isinstance(sparsity, Mapping)
+    return {key: density(value) for key, value in sparsity.items()} if mapping else density(sparsity)
 
 
 def _while_fitting(

@@ -27,7 +27,7 @@ from tf_lottery.masking.learned import Learned, wrap
 from tf_lottery.masking.masked import settle
 from tf_lottery.masking.weights import Prunable
 from tf_lottery.rules import criteria, masks
-from tf_lottery.search.lottery import Train, metrics_of
+from tf_lottery.search.lottery import Train, check_train, metrics_of
 from tf_lottery.search.rounds import Rounds
 from tf_lottery.tickets import recipes
 from tf_lottery.tickets.ticket import Ticket
@@ -198,6 +198,7 @@ def train(
     References: Zhou et al. (2019), section 5; Ramanujan et al. (2020), section 3.
     """
     weights.check_keras_3(model)
+    check_train(train)
     if not isinstance(samples, int) or samples < 1:
         raise LotteryError(f"Expected at least 1 sample, a whole number, but received samples={samples!r}.")
     if accuracy is None and "test" in getattr(train, "sets", ()):
