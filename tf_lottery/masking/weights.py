@@ -263,7 +263,8 @@ def prune_fractions(kernels: Sequence[Kernel], prune_fraction: Fraction) -> dict
     else:
         if not isinstance(prune_fraction, numbers.Real) or not 0 < prune_fraction < 1:
             raise LotteryError(
-                f"Expected prune_fraction, the share of the remaining weights that a round removes, in (0, 1), but received {prune_fraction!r}."
+                f"Expected prune_fraction in (0, 1), but received {prune_fraction!r}: it is the share of the remaining weights that a round "
+                "removes."
             )
         fractions = {kernel.path: prune_fraction for kernel in kernels}
     for path, fraction in fractions.items():

@@ -53,5 +53,5 @@ def check_density(density: float) -> None:
     """Checks that it is a number in (0, 1]."""
     if not isinstance(density, numbers.Real) or not 0 < density <= 1:
         raise LotteryError(
-            f"Expected a density, the share of the weights that stays, in (0, 1], but received {density!r}."
+            f"Expected a density in (0, 1], but received {density!r}: it is the share of the weights that stays."
         )

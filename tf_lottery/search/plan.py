@@ -278,7 +278,7 @@ def _checked(density: float | Sequence[float]) -> list[float]:
     for one in given:
         if not isinstance(one, numbers.Real) or not 0 < float(one) < 1:
             raise LotteryError(
-                f"Expected a density, the share of the weights that stays, in (0, 1), but received {one!r}."
+                f"Expected a density in (0, 1), but received {one!r}: it is the share of the weights that stays."
             )
     if list(given) != sorted(set(given), reverse=True):
         raise LotteryError(f"Expected densities in falling order, but received {', '.join(map(str, given))}.")

@@ -186,7 +186,7 @@ def _density_of(sparsity: Any) -> Any:
     def density(value):
         if not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
             raise LotteryError(
-                f"Expected a sparsity, the share of the weights that is removed, in [0, 1), but received {value!r}."
+                f"Expected a sparsity in [0, 1), but received {value!r}: it is the share of the weights that is removed."
             )
         return 1 - float(value)
 
