@@ -112,7 +112,7 @@ class Flags:
             hints = typing.get_type_hints(cls)
             for field in dataclasses.fields(cls):
                 default = None if field.default is dataclasses.MISSING else field.default
-                self.define(field.name, _kind(field.name, hints[field.name]), default, field.metadata["help"])
+                self.define(field.name, _kind(hints[field.name]), default, field.metadata["help"])
         self.define("plugin", str, None, PLUGIN)
         self.define("help", bool, False, "Show this help.")
 
@@ -154,10 +154,10 @@ class Flags:
         return "\n".join(lines)
 
 
-def _kind(name: str, hint) -> type | flags.ArgumentParser:
-    if name in ("prune_fraction", "density"):
-        return _Fraction()
+def _kind(hint) -> type | flags.ArgumentParser:
     kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
+    if any(typing.get_origin(kind) is Mapping for kind in kinds):
+        return _Fraction()
     if kinds[0] in _DEFINE:
         return kinds[0]
     return _Numbers() if float in typing.get_args(kinds[0]) else Steps()

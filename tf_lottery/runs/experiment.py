@@ -72,7 +72,7 @@ def run_find(
     if missing:
         dataset = dataset or data.load(settings.dataset, data_dir)
         if plan.search_steps is not None or shared is not None:
-            known = Known(run, digest_of(dataset), display.tell, shared)
+            known = Known(run, digest_of(dataset), display.tell, shared, settings.deterministic)
     for r, first, last in stretches(missing):
         model, trainer = problem.of_replicate(settings, dataset, r, strategy)
         reference = plan.road if plan.search_steps is not None and 0 in plan.asked else None

@@ -53,12 +53,14 @@ class Known:
       dataset: Its data, all of them, by `digest_of`.
       tell: Is told of files that are damaged.
       shared: A pattern of the names of the runs that trainings are shared with, as `*`; None: with none.
+      deterministic: Whether it uses only operations that give the same bits each time.
     """
 
     run: Run
     dataset: str
     tell: Callable[[str], None]
     shared: str | None = None
+    deterministic: bool = False
 
     def key(self, trainer: Trainer, model, callbacks: Sequence, steps: int | None, search: bool) -> str | None:
         """The fingerprint of a training that is about to begin; None if its callbacks learn on the way what no file tells."""
@@ -72,6 +74,7 @@ class Known:
             _config(model),
             importlib.metadata.version("tf_lottery"),
             _own_code(model),
+            self.deterministic,
             [threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()],
             [device.device_type for device in tf.config.list_logical_devices()],
         ]
