@@ -256,7 +256,7 @@ def _training(training, how, origin: Origin | None, variants, compiled: Mapping[
                 raise LotteryError(
                     f"Expected --{name} of {', '.join(known)}, or of a --plugin, but received {value!r}."
                 )
-    if origin is not None and not training.loss and not compiled.get("loss"):
+    if origin is not None and not training.loss and not compiled:
         raise LotteryError("Expected a file that was compiled with a loss, or --loss, but received neither.")
 
 

@@ -150,8 +150,8 @@ def fine_tuned(model: keras.Model, plan: Plan, sets: Sets | None, display: Displ
     rate = masked.optimizer.learning_rate
     rate = f"{float(rate):g}" if np.ndim(rate) == 0 else "a schedule"
     display.say(
-        f"Pruning {aim(plan)}, {'at once' if how.one_shot else 'bit by bit'}, and training {training.epochs} epochs with "
-        f"{masked.optimizer.name}, learning rate {rate}."
+        f"Pruning {aim(plan)}, {'at once' if how.one_shot else 'bit by bit'}, and training {training.epochs} epoch{'s' if training.epochs > 1 else ''} with "
+        f"{type(masked.optimizer).__name__}, learning rate {rate}."
     )
     fit = {
         "x": data,
@@ -216,7 +216,8 @@ def _compile(model: keras.Model, plan: Plan, sets: Sets, display: Display) -> No
         ) from error
     if training.loss is not None:
         settings["loss"] = _loss(training.loss, outputs[0])
-    loss = settings.get("loss")
+    if (loss := settings.get("loss")) is None:
+        raise LotteryError("Expected a file that was compiled with a loss, or --loss, but received neither.")
     loss = None if isinstance(loss, list | tuple | Mapping) or len(outputs) > 1 else keras.losses.get(loss)
     if "crossentropy" in _name(loss):
         logits = getattr(loss, "from_logits", False)
@@ -269,7 +270,11 @@ def _some(data, count: int) -> tuple[Any, Any]:
     if isinstance(data, tf.data.Dataset):
         data = data.unbatch().take(count).batch(count)
     x, y = arrays_of(data)
-    return keras.tree.map_structure(lambda array: np.asarray(array[:count]), (x, y))
+
+    def first(part: Any) -> Any:
+        return None if part is None else keras.tree.map_structure(lambda array: np.asarray(array[:count]), part)
+
+    return first(x), first(y)
 
 
 def _probe(plan: Plan, sets: Sets | None) -> tuple | None:
