@@ -21,11 +21,11 @@ def check_paths(argv: list[str]) -> None:
     given = known_of(argv, ("data_dir", *FILES))
     if (folder := given["data_dir"]) is not None and not Path(folder).is_dir():
         raise LotteryError(
-            f"Expected --data_dir to be the folder of prepared data sets, but there is none at {folder!r}: nothing is made or fetched there."
+            f"Expected --data_dir of prepared data sets, but there is no folder {folder!r}: nothing is made or fetched there."
         )
     for name in FILES:
         path = given[name]
-        if path and name != "data" and not Path(path).exists():
+        if path and name != "data" and not path.endswith(".h5") and not Path(path).exists():
             raise LotteryError(f"Expected a file for --{name}, but there is none at {path!r}.")
         if path and name == "data" and path.endswith(".npz") and not Path(path).is_file():
             raise LotteryError(f"Expected an .npz file for --data, but there is none at {path!r}.")
