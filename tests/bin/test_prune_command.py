@@ -42,6 +42,7 @@ def home(tmp_path_factory):
     np.savez(home / "train.npz", x=x, y=y)
     np.savez(home / "no_labels.npz", x=x)
     (home / "my_plugin.py").write_text(PLUGIN.format(path=str(home / "mine.npz")))
+    (home / "old.h5").write_bytes(b"")
     keras.utils.set_random_seed(0)
     layers = [L.Dense(16, "relu", name="body"), L.BatchNormalization(), L.Dropout(0.3), L.Dense(3, name="head")]
     model = keras.Sequential([keras.Input((8,)), *layers], name="net")
@@ -198,7 +199,7 @@ def test_a_file_that_is_pruned_already_goes_on_from_there(home, pruned, tmp_path
     [
         (["--keras=none.keras", "--density=0.5"], "there is none at 'none.keras'"),
         (["--density=0.5", "--keras="], "Expected --keras"),
-        (["--density=0.5", "--keras=old.h5"], "save it as .keras"),
+        (["--density=0.5", "--keras={home}/old.h5"], "save it as .keras"),
         (["--density=0.5", "--keras={home}/mine.npz"], "is not one"),
         ([], "Expected --density"),
         (["--density=0.5", "--pattern=2:4"], "received both"),
@@ -219,7 +220,7 @@ def test_a_file_that_is_pruned_already_goes_on_from_there(home, pruned, tmp_path
         (["--density=0.5", "--data={home}/no_labels.npz"], "arrays x and y"),
         (["--density=0.5", "--data=none.npz"], "there is none"),
         (["--density=0.5", "--dataset=mnist"], "either --dataset or --data"),
-        (["--density=0.5", "--data=", "--dataset=mnist", "--data_dir=/nowhere"], "there is no folder"),
+        (["--density=0.5", "--data=", "--dataset=mnist", "--data_dir=/nowhere"], "the folder of prepared data sets"),
         (["--density=0.5", "--output={home}/mine.keras"], "which is that model"),
         (["--density=0.5", "--output=pruned.tflite"], "ends in .keras"),
         (["--density=0.5", "--plugin={home}/my_plugin.py", "--data=not_a_function"], "no such function"),

@@ -57,8 +57,6 @@ def origin(dataset: str | None, data: str | None, data_dir: str | None, plugins:
     """
     if dataset and data:
         raise LotteryError(f"Expected either --dataset or --data, but received {dataset!r} and {data!r}.")
-    if data_dir and not Path(data_dir).is_dir():
-        raise DataError(f"Expected --data_dir of prepared TFDS data, but there is no folder {data_dir!r}.")
     if dataset:
         return Origin(dataset, dataset, lambda seed: _of_name(dataset, data_dir))
     if not data:
