@@ -220,7 +220,7 @@ def test_a_file_that_is_pruned_already_goes_on_from_there(home, pruned, tmp_path
         (["--density=0.5", "--data={home}/no_labels.npz"], "arrays x and y"),
         (["--density=0.5", "--data=none.npz"], "there is none"),
         (["--density=0.5", "--dataset=mnist"], "either --dataset or --data"),
-        (["--density=0.5", "--data=", "--dataset=mnist", "--data_dir=/nowhere"], "the folder of prepared data sets"),
+        (["--density=0.5", "--data=", "--dataset=mnist", "--data_dir=/nowhere"], "--data_dir"),
         (["--density=0.5", "--output={home}/mine.keras"], "which is that model"),
         (["--density=0.5", "--output=pruned.tflite"], "ends in .keras"),
         (["--density=0.5", "--plugin={home}/my_plugin.py", "--data=not_a_function"], "no such function"),
