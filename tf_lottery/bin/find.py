@@ -25,6 +25,7 @@ from tf_lottery.base.quiet import native_stderr_off
 from tf_lottery.bin import main as main_lib
 from tf_lottery.bin import study, tasks, training
 from tf_lottery.bin.flags import Flags
+from tf_lottery.runs import comparison
 from tf_lottery.runs.outcome import by_level, verdict
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import Settings, setting
@@ -63,7 +64,6 @@ def main(argv: list[str]) -> None:
     jobs = [_job(place, run, settings, elsewhere) for run, _, settings in runs]
     together = None
     if not place.dry_run:
-        study.looks(settings)
         folder = Run.at(place.results_dir, base).folder
         study.plan(folder, runs)
         same = {settings.density for *_, settings in runs}
@@ -123,6 +123,7 @@ def _lines(run: Run) -> list[str]:
     cheap = cheap_road(Settings.of(run), run.summary())
     return [
         *run.remarks(),
+        *filter(None, [comparison.looks(run.settings())]),
         verdict(by_level(run.summary()), settings=run.settings()),
         *([cheap_road_in_words(cheap)] if cheap else []),
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_lottery.bin import training
-from tf_lottery.bin.display import print_table, tell
+from tf_lottery.bin.display import print_table
 from tf_lottery.runs import comparison, gathering, study
 from tf_lottery.runs.gathering import Planned
 from tf_lottery.runs.results import Run
@@ -38,12 +38,6 @@ def forget(folder: Path, runs: Sequence[Run]) -> None:
 def _asked(settings: Settings) -> dict[str, Any]:
     """The settings that are not left to the device or the network."""
     return {name: value for name, value in dataclasses.asdict(settings).items() if value is not None}
-
-
-def looks(settings: Settings) -> None:
-    """Says it where an early stop will not be well known."""
-    if said := comparison.looks(dataclasses.asdict(settings)):
-        tell(said)
 
 
 @dataclasses.dataclass(frozen=True)
