@@ -33,13 +33,12 @@ class Evaluation:
 
     def __call__(self, pieces: Iterable[Examples]) -> dict[str, float]:
         """The mean loss and the metrics over all pieces of a set; the first metric is called accuracy."""
-        objective, examples = self.objective, 0
+        objective = self.objective
         sums, states = self._zeros(), objective.begin()
         for piece in pieces:
             part, states = self._call(piece, states)
             sums += part
-            examples += int(keras.tree.flatten(piece)[0].shape[0])
-        loss, *rest = sums.numpy().tolist()
+        loss, examples, *rest = sums.numpy().tolist()
         found, means = {"loss": loss / examples}, iter(zip(rest[::2], rest[1::2]))
         for (_, one), state in zip(objective.measured, states):
             if one.is_mean:
@@ -53,7 +52,7 @@ class Evaluation:
         return found
 
     def _zeros(self) -> tf.Tensor:
-        return tf.zeros(1 + 2 * sum(one.is_mean for _, one in self.objective.measured), tf.float64)
+        return tf.zeros(2 + 2 * sum(one.is_mean for _, one in self.objective.measured), tf.float64)
 
     def _part(self, examples: Examples, states: Any):
         """Equal parts for all replicas; of the few examples that are left each replica's sums count in part."""
@@ -93,7 +92,7 @@ class Evaluation:
         x, y, *weights = examples
         outputs = called(self.model, x, training=False)
         size = tf.cast(tf.shape(keras.tree.flatten(x)[0])[0], tf.float32)
-        sums = [self.objective.loss(y, outputs, *weights) * size]
+        sums = [self.objective.loss(y, outputs, *weights) * size, size]
         new = []
         updated = self.objective.update(states, y, outputs, *weights)
         for (_, one), before, after in zip(self.objective.measured, states, updated):
