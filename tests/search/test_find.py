@@ -235,7 +235,7 @@ def test_retraining_a_ticket_under_controls(train, dense_net):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"levels": 0}, "at least 1 level"),
+        ({"levels": 0}, "levels of at least 1"),
         ({"prune_fraction": 0}, r"in \(0, 1\)"),
         ({"prune_fraction": 1}, r"in \(0, 1\)"),
         ({"criterion": "large"}, "criterion .*large_final"),

@@ -320,7 +320,7 @@ def test_a_loop_of_ones_own_and_several_steps_at_once(blobs, dense_net):
         ({"frequency": 0}, "frequency of at least 1"),
         ({"end_step": 2.5}, "end_step of at least 1"),
         ({"probe_size": None}, "probe_size of at least 1"),
-        ({"seed": -1}, "a seed of 0 or more"),
+        ({"seed": -1}, "seed of 0 or more"),
         ({"distribution": "erk"}, "distribution to be one of uniform, erdos_renyi_kernel, papers"),
         ({"probe": np.ones(3)}, r"probe as \(x, y\)"),
         ({"probe": (np.ones(3), np.ones(4))}, "the same number of examples"),

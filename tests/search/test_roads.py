@@ -250,7 +250,7 @@ def test_a_function_around_fit(blobs, dense_net):
         ({"density": 0.5, "search": "regrow", "rewind_to": 3}, "rewind_to=0 with search='regrow'"),
         ({"density": [0.5, 0.2], "levels": 1}, "a level for each of the 2 densities"),
         ({"levels": 2, "level_steps": 10, "rewind_to": 11}, "rewind_to within the 10 steps"),
-        ({"levels": 0}, "at least 1 level"),
+        ({"levels": 0}, "levels of at least 1"),
     ],
     ids=str,
 )

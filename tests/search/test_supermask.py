@@ -228,7 +228,7 @@ def test_an_empty_mask_is_told(dense_net, blobs):
     ("options", "sentence"),
     [
         ({"rescale": "no"}, "rescale to be True or False"),
-        ({"seed": 1.5}, "seed to be a whole number"),
+        ({"seed": 1.5}, "seed of 0 or more, a whole number"),
         ({"density": True}, "density in"),
     ],
 )

@@ -23,6 +23,8 @@ from tf_lottery.base.errors import FormatError, TicketError
 from tf_lottery.base.files import whole_file
 
 HEADER = "header"
+# types of numbers that NumPy has not, as safetensors knows some, raise half of these
+_NOT_AS_WRITTEN = (KeyError, ValueError, TypeError, AttributeError, ImportError, zlib.error, RecursionError)
 MOST_HEADER = 2**22  # bytes of the header, and of the container's own table of arrays
 
 
@@ -73,7 +75,7 @@ def read(path: str | os.PathLike, format: str, most_bytes: int) -> tuple[dict[st
         header = _header(arrays.pop(HEADER).tobytes())
     except FormatError:
         raise
-    except (SafetensorError, KeyError, ValueError, zlib.error, RecursionError) as error:
+    except (SafetensorError, *_NOT_AS_WRITTEN) as error:
         raise damaged(path, error) from None
     return header, arrays
 
@@ -98,7 +100,7 @@ def read_header(path: str | os.PathLike, format: str) -> dict[str, Any]:
             return _header(file.get_tensor(HEADER).tobytes())
     except FormatError:
         raise
-    except (SafetensorError, KeyError, ValueError, zlib.error, RecursionError) as error:
+    except (SafetensorError, *_NOT_AS_WRITTEN) as error:
         raise damaged(path, error) from None
 
 

@@ -26,15 +26,19 @@ class ExportError(LotteryError):
 
 
 class NonFiniteLossError(LotteryError):
-    """The training loss became NaN or infinite.
+    """The training loss became NaN, infinite or larger than 1e30, or a weight NaN or infinite.
 
     Attributes:
       step: The training step, counted from 1, whose loss was the first not to be finite.
+      variable: The path of the variable that is not finite after that step; None for the loss.
     """
 
-    def __init__(self, step: int):
-        self.step = step
-        super().__init__(f"The loss was not finite at step {step}: expected a finite training loss.")
+    def __init__(self, step: int, variable: str | None = None):
+        self.step, self.variable = step, variable
+        if variable is None:
+            super().__init__(f"The loss was not finite at step {step}: expected a finite training loss.")
+        else:
+            super().__init__(f"Expected finite weights, but {variable!r} holds NaN or infinity after step {step}.")
 
 
 class WorkerLostError(LotteryError):

@@ -32,6 +32,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_lottery.base.bounds import whole
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.masking import layers, weights, wrapping
 from tf_lottery.masking.distribution import scope_of
@@ -311,10 +312,9 @@ def _frozen_values(kernel: Kernel, signed_constant: str | None) -> tuple[np.ndar
 
 
 def _check(by, density, signed_constant, rescale, seed) -> None:
-    if not isinstance(rescale, bool) or not isinstance(seed, int):
-        raise LotteryError(
-            f"Expected rescale to be True or False and seed to be a whole number, but received {rescale!r} and {seed!r}."
-        )
+    if not isinstance(rescale, bool):
+        raise LotteryError(f"Expected rescale to be True or False, but received {rescale!r}.")
+    whole("seed", seed)
     if by not in DEFAULTS:
         raise LotteryError(f"Expected by to be one of {', '.join(DEFAULTS)}, but received {by!r}.")
     if signed_constant not in (None, *CONSTANTS):

@@ -42,7 +42,7 @@ def check_criterion(criterion: str | Callable) -> None:
 
     def scores(final):
         rng = np.random.default_rng(1)
-        return criteria.score(criterion, initial, final, rng=rng, gradient=gradient if needs.gradient else None)
+        return criteria.called(criterion, initial, final, rng=rng, gradient=gradient if needs.gradient else None)
 
     first = _checked(what, "scores", given, lambda: scores(final))
     masks.keep_top(first, 5)  # what is done with them

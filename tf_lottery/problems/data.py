@@ -9,6 +9,7 @@ import contextlib
 import functools
 import logging
 import os
+import re
 import socket
 import sys
 import urllib.parse
@@ -67,6 +68,13 @@ def load(name: str = "mnist1d", data_dir: str | os.PathLike | None = None) -> Da
     >>> load("mnist1d").train[0].shape
     (3500, 40)
     """
+    known = isinstance(name, str) and name in registry
+    if not known and (
+        not isinstance(name, str) or not re.fullmatch(r"\w+", name, re.ASCII)
+    ):  # a stranger's ticket may name it
+        raise DataError(
+            f"Expected {', '.join(names())} or the plain name of another data set of TFDS, without a path or prefix, but received {name!r:.80}."
+        )
     if data_dir is not None:
         if not Path(data_dir).is_dir():
             raise DataError(
@@ -74,7 +82,7 @@ def load(name: str = "mnist1d", data_dir: str | os.PathLike | None = None) -> Da
                 "or fetched there."
             )
         given[name] = os.fspath(data_dir)
-    if name in registry:
+    if known:
         return registry[name]()
     return _from_tfds(name, data_dir)
 

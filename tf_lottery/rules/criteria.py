@@ -112,7 +112,29 @@ def without_gradient(criterion: str | Callable, where: str) -> Callable:
 
 
 def score(criterion: Callable, initial, final, *, rng, gradient=None) -> np.ndarray:
-    """The criterion's scores of one kernel; it sees the gradient only if there is one."""
+    """The criterion's scores of one kernel; it sees the gradient only if there is one, and copies if it is not of this package.
+
+    Raises:
+      LotteryError: If they are not real numbers in the kernel's shape.
+    """
+    given = [initial, final, gradient]
+    if not getattr(criterion, "__module__", "").startswith("tf_lottery."):  # it may work in place
+        given = [None if array is None else np.array(array) for array in given]
+    initial, final, gradient = given
+    scores = np.asarray(called(criterion, initial, final, rng=rng, gradient=gradient))
+    if scores.dtype.kind not in "biuf" and scores.dtype.name != "bfloat16":
+        raise LotteryError(
+            f"Expected {name_of(criterion)} to return real numbers as scores, but received {scores.dtype.name}."
+        )
+    if scores.shape != np.shape(final):
+        raise LotteryError(
+            f"Expected {name_of(criterion)} to return scores of shape {np.shape(final)}, but the criterion returned shape {scores.shape}."
+        )
+    return scores
+
+
+def called(criterion: Callable, initial, final, *, rng, gradient=None):
+    """What a criterion returns for these arrays themselves, whatever it is."""
     return criterion(initial, final, rng=rng, **({} if gradient is None else {"gradient": gradient}))
 
 

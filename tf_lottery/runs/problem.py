@@ -103,6 +103,7 @@ def model_of(ticket: Ticket, model: str | None = None) -> keras.Model:
         raise TicketError(
             f"Expected a ticket that tells the input_shape and the classes of its model, but it tells {shape!r:.80} and {classes!r:.80}."
         )
+    _check_shapes(ticket, name, tuple(shape), classes)
     return _built(name, tuple(shape), classes, seed=0, source="the ticket")
 
 
@@ -122,6 +123,22 @@ def plan_of(settings: Settings, dataset: data.Dataset) -> Plan:
     plan = settings.plan(Kernels(fractions, state.get_masks(masked), axes))
     assert plan is not None
     return plan
+
+
+def _check_shapes(ticket: Ticket, name: str, input_shape: tuple[int, ...], classes: int) -> None:
+    """Compares the shapes of a model with a ticket's before any weight is drawn: a few bytes may name a network of any size.
+
+    Raises:
+      TicketError: If they are others.
+    """
+    with tf.Graph().as_default():  # where variables have shapes and no values
+        try:
+            model = _built(name, input_shape, classes, seed=0, source="the ticket")
+        except LotteryError:
+            raise
+        except Exception:  # a builder of one's own that wants values as it builds
+            return
+        state.matched(model, {path: value.shape for path, value in ticket.initial.items()})
 
 
 def _built(name: str, input_shape: tuple[int, ...], classes: int, seed: int, source: str) -> keras.Model:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tf_lottery.base.bounds import MOST, MOST_DROPS, MOST_LEVELS, MOST_REPLICATES, whole
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.problems import data, models
 from tf_lottery.rules import criteria, treatments
@@ -235,12 +236,16 @@ def check_numbers(settings: Any) -> None:
     Raises:
       LotteryError: If a number is out of range.
     """
+    most = {"replicates": MOST_REPLICATES, "levels": MOST_LEVELS}
     for name in ("replicates", "levels", "steps", "batch_size", "eval_every", "test_every"):
-        if (value := getattr(settings, name, None)) is not None and value < 1:
-            raise LotteryError(f"Expected {name} of at least 1, but received {value}.")
+        if (value := getattr(settings, name, None)) is not None:
+            whole(name, value, 1, most.get(name, MOST))
     for name in ("seed", "rewind_to", "warmup", "min_per_kernel"):
-        if getattr(settings, name, 0) < 0:
-            raise LotteryError(f"Expected {name} of 0 or more, but received {getattr(settings, name)}.")
+        whole(name, getattr(settings, name, 0))
+    whole("seed + replicates", settings.seed + settings.replicates)
+    whole("the number of lr_drops", len(settings.lr_drops or ()), 0, MOST_DROPS)
+    for drop in settings.lr_drops or ():
+        whole("each of lr_drops", drop)
     if not settings.learning_rate > 0:
         raise LotteryError(f"Expected a learning_rate above 0, but received {settings.learning_rate}.")
     if getattr(settings, "rewind_to", 0) > settings.steps:

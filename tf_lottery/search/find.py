@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_lottery.base.bounds import MOST_LEVELS, whole
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.masking import calls, gradients, health, state, weights, wrapping
 from tf_lottery.masking.gradients import Probe
@@ -235,7 +236,7 @@ def retrain_ticket(
       The ticket that was trained, of the same level and in full; its `trainings` count the search that found the mask.
     """
     check_train(train)
-    survivors, pruned = treatments.get_survivors(survivors), treatments.get_pruned(pruned)
+    survivors, pruned, seed = treatments.get_survivors(survivors), treatments.get_pruned(pruned), whole("seed", seed)
     found = {**ticket.found, **names(survivors=survivors, pruned=pruned), "random_mask": random_mask, "seed": seed}
     found.pop("steps", None)  # of the ticket's own training, which may have been short
     kept = None if isinstance(model, Masked) or not calls.has_weights(model) else _masked_by(ticket, model)
@@ -307,7 +308,6 @@ def _check_given(given: Sequence[Ticket], road: str, told: Mapping) -> None:
 
 
 def _check(levels, rewind_to) -> None:
-    if levels is not None and (not isinstance(levels, int) or levels < 1):
-        raise LotteryError(f"Expected at least 1 level, a whole number, but received levels={levels!r}.")
-    if not isinstance(rewind_to, int) or rewind_to < 0:
-        raise LotteryError(f"Expected rewind_to to be a step, 0 or later, but received {rewind_to}.")
+    if levels is not None:
+        whole("levels", levels, 1, MOST_LEVELS)
+    whole("rewind_to", rewind_to)

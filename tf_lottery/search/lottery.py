@@ -179,7 +179,13 @@ def train_level(
         )
     initial = arrays(snapshot.values if snapshot else ticket.initial)
     settle(masked)
-    return dataclasses.replace(ticket, initial=initial, final=state.get_values(masked), metrics=metrics)
+    final = state.get_values(masked)
+    for path, value in final.items():
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise LotteryError(
+                f"Expected train to end with finite weights, but {path!r} holds NaN or infinity: the training diverged."
+            )
+    return dataclasses.replace(ticket, initial=initial, final=final, metrics=metrics)
 
 
 def cost_of_search(ticket: Ticket) -> float | None:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_lottery.base.bounds import whole
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.masking import gradients, health, matrices, state, weights
 from tf_lottery.masking.gradients import Probe
@@ -26,7 +27,7 @@ def shared_out(distribution: Distribution, shapes: Mapping[str, Sequence[int]], 
       LotteryError: If a distribution of one's own returns something else.
     """
     share = distribution if callable(distribution) else DISTRIBUTIONS[distribution]
-    densities = dict(share(shapes, density))
+    densities = dict(share(dict(shapes), density))
     if set(densities) != set(shapes) or not all(0 < value <= 1 for value in densities.values()):
         raise LotteryError(
             f"Expected distribution to return a density in (0, 1] for each of {', '.join(shapes)}, but received {densities!r:.200}."
@@ -48,7 +49,7 @@ class Pruner:
         sparsity_m_by_n: Sequence[int] | None,
         seed: int,
     ):
-        self.criterion, self.scope, self.seed = criteria.get(criterion), scope, seed
+        self.criterion, self.scope, self.seed = criteria.get(criterion), scope, whole("seed", seed)
         masks.check_scope(scope, {})
         if not callable(distribution) and distribution not in DISTRIBUTIONS:
             raise LotteryError(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_lottery.base.bounds import whole
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.rules import criteria, masks, treatments
 from tf_lottery.rules.masks import Arrays, Axes
@@ -57,7 +58,7 @@ class Rounds:
         self.fractions, self.draw, self.gradients, self.axes = fractions, draw, gradients, axes
         self.criterion = criteria.get(criterion)
         self.survivors, self.pruned = treatments.get_survivors(survivors), treatments.get_pruned(pruned)
-        self.scope, self.one_shot, self.reset, self.seed = scope, one_shot, reset, seed
+        self.scope, self.one_shot, self.reset, self.seed = scope, one_shot, reset, whole("seed", seed)
         self.min_per_kernel = min_per_kernel
         if not isinstance(min_per_kernel, int) or min_per_kernel < 0:
             raise LotteryError(
@@ -176,9 +177,8 @@ def treat(
     for path, mask in new.items():
         draw_seed = int(rng.integers(2**31))
         values = survivors(
-            initial[path],
-            final[path],
-            mask=mask,
+            *(np.array(values[path]) for values in (initial, final)),  # a function of others may work in place
+            mask=np.array(mask),
             rng=rng,
             draw=lambda path=path, draw_seed=draw_seed: draw(path, draw_seed),
             scale=float(np.std(arrays(dense.initial)[path])),
@@ -188,7 +188,13 @@ def treat(
                 f"Expected {getattr(survivors, '__name__', survivors)} to return finite values of shape "
                 f"{initial[path].shape} for kernel {path!r}, but received others (shape {np.shape(values)})."
             )
-        values = pruned(values, initial[path], final[path], mask=mask, rng=rng_of_pruned)
+        given = [np.array(array) for array in (values, initial[path], final[path])]
+        values = pruned(*given, mask=np.array(mask), rng=rng_of_pruned)
+        if np.shape(values) != initial[path].shape or not np.isfinite(values).all():
+            raise LotteryError(
+                f"Expected {getattr(pruned, '__name__', pruned)} to return finite values of shape "
+                f"{initial[path].shape} for kernel {path!r}, but received others (shape {np.shape(values)})."
+            )
         start[path] = np.asarray(values, initial[path].dtype)
     return start
 

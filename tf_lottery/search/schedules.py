@@ -13,6 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_lottery.base.bounds import MOST_LEVELS, whole
 from tf_lottery.base.errors import LotteryError
 
 
@@ -69,13 +70,8 @@ class LotterySchedule(tfmot.sparsity.keras.PruningSchedule):  # type: ignore[nam
     def __init__(
         self, levels: int, steps_per_level: int, prune_fraction: float | Sequence[float] = 0.2, warm_up: int = 0
     ):
-        for name, value, least in (
-            ("levels", levels, 1),
-            ("steps_per_level", steps_per_level, 1),
-            ("warm_up", warm_up, 0),
-        ):
-            if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
-                raise LotteryError(f"Expected {name} of at least {least}, a whole number, but received {value!r}.")
+        levels = whole("levels", levels, 1, MOST_LEVELS)
+        steps_per_level, warm_up = whole("steps_per_level", steps_per_level, 1), whole("warm_up", warm_up)
         one = isinstance(prune_fraction, numbers.Real)
         if not one and not (isinstance(prune_fraction, Iterable) and not isinstance(prune_fraction, str)):
             raise LotteryError(

@@ -44,7 +44,22 @@ def checked_set(name: str, given: Any) -> Examples:
             f"Expected as many {name} inputs as targets{' and weights' if len(told) > 2 else ''}, at least one, but received "
             f"{' and '.join(told)}; a list of arrays is several inputs."
         )
+    if name != "train":  # training finds it in the loss of a step
+        for part, value in zip(_PARTS, examples):
+            for array in keras.tree.flatten(value):
+                check_finite(name, part, array)
     return keras.tree.map_structure(lambda a: a.astype(np.float32) if a.dtype == np.float64 else a, examples)
+
+
+def check_finite(name: str, part: str, array: np.ndarray, rows: int = 10_000) -> None:
+    """Refuses NaN and infinity in the numbers of a set; some rows at a time, for it may be large."""
+    for start in range(0, len(array) if array.dtype.kind == "f" else 0, rows):
+        some = array[start : start + rows]
+        bad = np.flatnonzero(~np.isfinite(some).reshape(len(some), -1).all(axis=1))
+        if bad.size:
+            raise DataError(
+                f"Expected {name} {part} without NaN and infinity, but example {start + int(bad[0])} holds one."
+            )
 
 
 _PARTS = ("inputs", "targets", "weights")

@@ -15,6 +15,8 @@ from tf_lottery.masking.wrapping import gradient_masks
 from tf_lottery.training.evaluation import Evaluation
 from tf_lottery.training.objective import Objective
 
+MOST_LOSS = 1e30  # what is larger has no meaning, and soon no number
+
 
 class Loop:
     """The compiled steps and measurements of one model; the arguments are those of `Trainer`, and `varies` of `Source`.
@@ -73,6 +75,13 @@ class Loop:
     def values(self) -> list[np.ndarray]:
         return [value_of(v) for v in self.plain.variables]
 
+    def not_finite(self) -> str | None:
+        """The path of a variable that holds NaN or infinity."""
+        for variable in self.plain.variables:
+            if variable.value.dtype.is_floating and not np.isfinite(value_of(variable)).all():
+                return variable.path
+        return None
+
     def assign(self, values: list[np.ndarray]) -> None:
         for variable, value in zip(self.plain.variables, values):
             variable.assign(value)
@@ -84,7 +93,7 @@ class Loop:
         for i in tf.range(count):
             loss = self.replicas.run(self._step, examples, rows[i], first + i, seed)
             total += loss
-            bad = tf.where((bad < 0) & ~tf.math.is_finite(loss), i, bad)
+            bad = tf.where((bad < 0) & ~(tf.abs(loss) < MOST_LOSS), i, bad)  # NaN is not below it
         if self.replicas.count > 1:
             self.replicas.run(self._average, statistics)
         return total / tf.cast(count, tf.float32), bad

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_lottery.base.bounds import whole
 from tf_lottery.base.errors import DataError, LotteryError, NonFiniteLossError
 from tf_lottery.masking.distribution import Replicas
 from tf_lottery.masking.gradients import Probe
@@ -141,8 +142,8 @@ class Trainer:
         if not checkpoint_every >= 0:
             raise LotteryError(f"Expected checkpoint_every of 0 seconds or more, but received {checkpoint_every!r}.")
         for name, value in numbers.items():
-            if not isinstance(value, int | np.integer) or value < 1:
-                raise LotteryError(f"Expected {name} of at least 1, a whole number, but received {value!r}.")
+            whole(name, value, 1)
+        whole("seed", seed)
         for part in _leaves(loss):
             as_loss(part)
         self.steps, self.seed, self.eval_every, self.test_every = steps, seed, eval_every, test_every
@@ -223,14 +224,12 @@ class Trainer:
           where there is such a set.
 
         Raises:
-          NonFiniteLossError: If the training loss becomes NaN or infinite; the curve up to there is kept.
+          NonFiniteLossError: If the training loss becomes NaN, infinite or larger than 1e30, the curve up to there is kept; or if a
+            weight is NaN or infinite at the end.
           WorkerLostError: If another of several workers stopped.
         """
-        steps = self.steps if steps is None else steps
-        if not isinstance(steps, int | np.integer) or steps < 1:
-            raise LotteryError(f"Expected steps of at least 1, a whole number, but received {steps!r}.")
-        if seed is not None and (not isinstance(seed, int | np.integer) or seed < 0):
-            raise LotteryError(f"Expected seed of 0 or more, a whole number, but received {seed!r}.")
+        steps = whole("steps", self.steps if steps is None else steps, 1)
+        seed = None if seed is None else whole("seed", seed)
         if seed not in (None, self.seed) and self.kept["train"] in _SEEDLESS and self.augment is None:
             raise LotteryError(
                 "Expected training data that a seed shuffles, arrays or a data set that fits and shuffles itself, for a seed of its own, "
@@ -310,6 +309,8 @@ class Trainer:
                 checkpoint.save(progress, loop.state(), callbacks)
         for callback in callbacks:
             callback.on_train_end()
+        if (path := loop.not_finite()) is not None:
+            raise NonFiniteLossError(steps, path)
         metrics = self._early_stop(loop, progress)
         last = self.curve[-1]
         metrics |= {f"final_{key}": last[key] for key in last if key not in ("step", "validation_loss")}

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_lottery.base.bounds import whole
 from tf_lottery.base.container import digest
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.masking import gradients, health, own_step, state, weights
@@ -108,12 +109,6 @@ class RegrowBySchedule(BySchedule):
             raise LotteryError(f"Expected grow to be one of {', '.join(GROW)}, but received {grow!r}.")
         if not isinstance(fraction, numbers.Real) or not 0 < float(fraction) < 1:
             raise LotteryError(f"Expected a fraction in (0, 1), but received {fraction!r}.")
-        counts = {"frequency": frequency, "end_step": end_step, "probe_size": probe_size}
-        for name, value in counts.items():
-            if not (isinstance(value, int | np.integer) and value >= 1) and (name, value) != ("end_step", None):
-                raise LotteryError(f"Expected {name} of at least 1, a whole number, but received {value!r}.")
-        if not isinstance(seed, int | np.integer) or seed < 0:
-            raise LotteryError(f"Expected a seed of 0 or more, a whole number, but received {seed!r}.")
         if not callable(distribution) and distribution not in (known := [*DISTRIBUTIONS, "papers"]):
             raise LotteryError(
                 f"Expected distribution to be one of {', '.join(known)} or a function, but received {distribution!r}."
@@ -124,10 +119,10 @@ class RegrowBySchedule(BySchedule):
         self.distribution: Distribution = distribution
         self.grow: str = grow
         self.fraction: float = float(fraction)
-        self.frequency: int = int(frequency)
-        self.end_step: int | None = end_step
-        self.probe_size: int = int(probe_size)
-        self.seed: int = int(seed)
+        self.frequency: int = whole("frequency", frequency, 1)
+        self.end_step: int | None = None if end_step is None else whole("end_step", end_step, 1)
+        self.probe_size: int = whole("probe_size", probe_size, 1)
+        self.seed: int = whole("seed", seed)
         self.probe: Probes | None = None if probe is None else Probes(*_checked(probe))
         self.first_masks: Arrays = {}
 
