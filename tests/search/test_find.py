@@ -243,7 +243,7 @@ def test_retraining_a_ticket_under_controls(train, dense_net):
         ({"pruned": "nought"}, "zero, freeze_init"),
         ({"scope": "row"}, "layer, global"),
         ({"reset": "never"}, "each_level, at_end"),
-        ({"rewind_to": -1}, "0 or later"),
+        ({"rewind_to": -1}, "rewind_to of 0 or more"),
         ({"one_shot": True, "reset": "at_end"}, "one_shot"),
         ({"prunable": "no_such_kernel"}, "at least one prunable kernel"),
     ],
@@ -261,7 +261,7 @@ def test_bad_input_is_refused_before_anything_is_trained(options, message, dense
     [
         ({"scope": "global", "prune_fraction": {"output": 0.1, "Dense": 0.2}}, "one prune_fraction"),
         ({"prune_fraction": "0.2"}, "received '0.2'"),
-        ({"levels": 1.5}, "received levels=1.5"),
+        ({"levels": 1.5}, "levels of at least 1, a whole number"),
         ({"start_from": "a.ticket"}, "Expected tickets"),
     ],
 )

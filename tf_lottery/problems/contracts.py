@@ -41,8 +41,8 @@ def check_criterion(criterion: str | Callable) -> None:
     given = initial, final, gradient
 
     def scores(final):
-        rng = np.random.default_rng(1)
-        return criteria.called(criterion, initial, final, rng=rng, gradient=gradient if needs.gradient else None)
+        more = {"gradient": gradient} if needs.gradient else {}  # not by `criteria.score`, which would give it copies
+        return criterion(initial, final, rng=np.random.default_rng(1), **more)
 
     first = _checked(what, "scores", given, lambda: scores(final))
     masks.keep_top(first, 5)  # what is done with them

@@ -121,7 +121,7 @@ def score(criterion: Callable, initial, final, *, rng, gradient=None) -> np.ndar
     if not getattr(criterion, "__module__", "").startswith("tf_lottery."):  # it may work in place
         given = [None if array is None else np.array(array) for array in given]
     initial, final, gradient = given
-    scores = np.asarray(called(criterion, initial, final, rng=rng, gradient=gradient))
+    scores = np.asarray(criterion(initial, final, rng=rng, **({} if gradient is None else {"gradient": gradient})))
     if scores.dtype.kind not in "biuf" and scores.dtype.name != "bfloat16":
         raise LotteryError(
             f"Expected {name_of(criterion)} to return real numbers as scores, but received {scores.dtype.name}."
@@ -131,11 +131,6 @@ def score(criterion: Callable, initial, final, *, rng, gradient=None) -> np.ndar
             f"Expected {name_of(criterion)} to return scores of shape {np.shape(final)}, but the criterion returned shape {scores.shape}."
         )
     return scores
-
-
-def called(criterion: Callable, initial, final, *, rng, gradient=None):
-    """What a criterion returns for these arrays themselves, whatever it is."""
-    return criterion(initial, final, rng=rng, **({} if gradient is None else {"gradient": gradient}))
 
 
 def name_of(criterion: Callable) -> str:

@@ -55,7 +55,6 @@ def _grown(lottery: Lottery, level: int) -> Ticket:
     masks, initial = state.get_masks(lottery.masked), dict(arrays(begin.initial))
     for path, mask in masks.items():
         initial[path] = np.where(mask & regrow.first_masks[path], initial[path], 0).astype(initial[path].dtype)
-    lottery.watch(masks)
     found = {key: value for key, value in lottery.found.items() if key not in NOT_TOLD}
     told = {"steps": steps, "fraction": regrow.fraction, "frequency": regrow.frequency}
     return dataclasses.replace(
