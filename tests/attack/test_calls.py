@@ -74,7 +74,10 @@ def test_results_that_are_no_numbers_are_no_results(blobs, dense_net):
             what = ("inputs", "targets")[part]
             with pytest.raises(DataError, match=f"{name} {what} without NaN and infinity, but example 17"):
                 tfl.Trainer(*blobs, steps=5, metric=keras.metrics.mean_absolute_error, **{name: tuple(pair)})
-    huge = lambda y, outputs: 1e31 + 0 * keras.ops.mean(outputs)  # noqa: E731
+
+    def huge(y, outputs):
+        return 1e31 + 0 * keras.ops.mean(outputs)
+
     with pytest.raises(tfl.NonFiniteLossError, match="step 1:"):
         tfl.Trainer(*blobs, steps=5, loss=huge, metric=keras.metrics.sparse_categorical_accuracy)(dense_net())
 

@@ -128,7 +128,7 @@ def score(criterion: Callable, initial, final, *, rng, gradient=None) -> np.ndar
         )
     if scores.shape != np.shape(final):
         raise LotteryError(
-            f"Expected {name_of(criterion)} to return scores of shape {np.shape(final)}, but the criterion returned shape {scores.shape}."
+            f"Expected scores of shape {np.shape(final)}, but the criterion {name_of(criterion)} returned shape {scores.shape}."
         )
     return scores
 
