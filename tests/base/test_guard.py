@@ -187,10 +187,10 @@ def test_a_replicate_is_worked_on_by_one_process_and_a_killed_one_holds_nothing(
 def test_other_settings_are_refused_while_a_first_level_is_in_training(tmp_path):
     run = Run(tmp_path / "new")
     with run.alone(0):
-        run.open({"levels": 3}, {})
-        with pytest.raises(LotteryError, match="levels=5 instead of 3"):
-            run.check({"levels": 5})
-    run.check({"levels": 5})  # nothing was finished under the name
+        run.open({"steps": 3}, {})
+        with pytest.raises(LotteryError, match="steps=5 instead of 3"):
+            run.check({"steps": 5})
+    run.check({"steps": 5})  # nothing was finished under the name
 
 
 def test_two_processes_that_write_the_tables_at_once_lose_no_row(tmp_path):
