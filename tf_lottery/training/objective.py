@@ -199,7 +199,8 @@ class Function(keras.losses.Loss):
     """A function as a loss: targets that lack the last axis of the outputs, of length 1, get it, as in `compile`."""
 
     def __init__(self, function: Callable):
-        super().__init__(name=getattr(function, "__name__", "loss"))
+        name = getattr(function, "__name__", "loss")
+        super().__init__(name=name if name.isidentifier() else "loss")  # a lambda's is no name scope
         self.function = function
 
     def call(self, y_true, y_pred):
