@@ -9,7 +9,6 @@ import sys
 import keras
 import numpy as np
 import pytest
-from commands import call
 from rich.console import Console
 
 import tf_lottery as tfl
@@ -108,16 +107,20 @@ def test_without_a_network_the_command_that_prepares_a_data_set_is_named(tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_remembers_its_data_folder_and_plugins(tmp_path, monkeypatch, capsys):
+def test_a_run_remembers_its_data_folder_and_plugins(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "c_plugin.py").write_text(PLUGIN)
     (tmp_path / "prepared").mkdir()
-    for registry in (tfl.criteria.registry, data.registry):
-        monkeypatch.setattr(registry, "_functions", dict(registry._functions))
+
+    def fresh(command, *words):  # each in a process of its own, as a plugin is loaded once in one
+        argv = [sys.executable, "-m", f"tf_lottery.bin.{command}", *words]
+        return subprocess.run(argv, capture_output=True, text=True, check=False)
+
     short = ["--levels=1", "--replicates=1", "--steps=10", "--eval_every=5", "--test_every=10", "--quiet", "--name=own"]
     own = ["--plugin=mine/c_plugin.py", "--criterion=my_own", "--dataset=my_data", "--data_dir=prepared"]
-    assert call("find", *short, *own) == 0
+    done = fresh("find", *short, *own)
+    assert done.returncode == 0, done.stderr
     run = Run.at("results", "own")
     assert run.begun_with() == {"data_dir": "../../prepared", "plugins": ["../../mine/c_plugin.py"]}
     assert str(tmp_path) not in (run.folder / "spec.json").read_text()
@@ -128,11 +131,8 @@ def test_a_run_remembers_its_data_folder_and_plugins(tmp_path, monkeypatch, caps
         "--data_dir=b",
     ]
     assert early.remembered("find", ["--name=own"]) == ["--name=own"]
-    for registry in (tfl.criteria.registry, data.registry):  # as in a process of its own
-        registry._functions.pop("my_own", None)
-        registry._functions.pop("my_data", None)
-    sys.modules.pop("c_plugin")
-    assert call("branch", "--name=own", "--survivors=reinit", "--quiet") == 0, capsys.readouterr().err
+    done = fresh("branch", "--name=own", "--survivors=reinit", "--quiet")
+    assert done.returncode == 0, done.stderr
 
 
 def test_nothing_is_cut_off_on_80_columns():
