@@ -128,8 +128,8 @@ def verify(
         Measured(name, 0, one.density, _accuracy_of(one, metric), one.metrics.get("early_stop_step") if early else None)
         for name, one in trained.items()
     ]
-    sets = getattr(train, "sets", {})
-    count = examples if examples is not None else len(sets["test"][1]) if "test" in sets else None
+    test: Any = getattr(train, "sets", {}).get("test")  # one that is streamed has no length
+    count = len(test) if examples is None and hasattr(test, "__len__") else examples
     return Verification(ticket.level, rows, walked, [analysis.sign_agreement(trained[TICKET]).share], not_run, count)
 
 
