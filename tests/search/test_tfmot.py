@@ -197,7 +197,7 @@ def test_config_round_trip(fraction):
         ("levels", None, "received None"),
         ("steps_per_level", 0, "steps_per_level of at least 1"),
         ("steps_per_level", 2.0, "steps_per_level of at least 1"),
-        ("warm_up", -1, "warm_up of at least 0"),
+        ("warm_up", -1, "warm_up of 0 or more"),
         ("prune_fraction", 0, r"in \(0, 1\)"),
         ("prune_fraction", 1, r"in \(0, 1\)"),
         ("prune_fraction", -0.2, "received -0.2"),
