@@ -194,6 +194,8 @@ def test_the_report_is_readable_and_the_same_as_json(exported):
         "measured_on",
         "metric",
         "remarks",
+        "slow",
+        "names",
     }
     assert set(written["measured_on"]) == {"machine", "litert", "tensorflow", "threads", "note"}
     for file in written["files"]:

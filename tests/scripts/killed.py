@@ -27,7 +27,16 @@ from tf_lottery.runs.results import Run
 from tf_lottery.training import checkpoint, loop
 
 DATA = data.load("mnist1d")
-FLAGS = ["--model=small", "--replicates=1", "--levels=2", "--steps=150", "--eval_every=10", "--rewind_to=45", "--quiet"]
+FLAGS = [
+    "--model=small",
+    "--replicates=1",
+    "--levels=2",
+    "--steps=150",
+    "--eval_every=10",
+    "--rewind_to=45",
+    "--quiet",
+    "--noreuse",
+]
 
 
 @models.register(models.Preset("mnist1d", 30, 50, 0.02))
