@@ -206,6 +206,7 @@ def test_the_report_is_readable_and_the_same_as_json(exported):
             "gzip_bytes",
             "zeros",
             "difference",
+            "agreement",
             "accuracy",
             "latency_us",
             "keras_accuracy",
