@@ -730,7 +730,7 @@ def test_what_the_command_cannot_do_is_one_sentence(source, tmp_path, capsys):
         ([file, f"--data={source / 'bad.npz'}"], "an .npz file with an array x, but"),
         ([file, f"--data={source / 'bad.npz'}"], "bad.npz' has z."),
         ([file, f"--data={source / 'net.keras'}"], "an .npz file with an array x, but"),
-        ([file, f"--data={source / 'none.npz'}"], "No such file"),
+        ([file, f"--data={source / 'none.npz'}"], "an .npz file for --data, but there is none at"),
         ([data, f"--keras={source / 'none.keras'}"], "there is none at"),
         ([data, f"--keras={source / 'garbage.keras'}"], "Expected a model that Keras loads"),
         ([f"--results_dir={tmp_path}", "--name=nobody", "--level=1"], "there is none"),
