@@ -738,7 +738,7 @@ def test_what_the_command_cannot_do_is_one_sentence(source, tmp_path, capsys):
             [file, data, f"--output={tmp_path / 'full'}"],
             "exists: remove it, or overwrite it (--overwrite, in Python overwrite=True)",
         ),
-        ([file, f"--output={tmp_path / 'full'}"], "Expected --dataset or --data"),
+        ([file, f"--output={tmp_path / 'full'}"], "Expected a new path"),
         ([file, data, f"--output={tmp_path / 'full'}", "--overwrite"], "is another folder"),
     ]:
         place = [] if any(flag.startswith("--output") for flag in argv) else [f"--output={tmp_path / 'out'}"]
