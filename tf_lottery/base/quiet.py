@@ -64,7 +64,9 @@ def warnings_told(tell: Callable[[str], object]) -> Iterator[None]:
     """Warnings of this package are handed to `tell`, each sentence once; those of libraries are nothing for who uses a command.
 
     >>> with warnings_told(print):
-    ...     warnings.warn("a library's note", stacklevel=1)
+    ...     warnings.warn("a note of this package", stacklevel=1)
+    ...     warnings.warn("a note of this package", stacklevel=1)
+    a note of this package
     """
     said = set()
 
