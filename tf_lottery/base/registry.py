@@ -119,8 +119,6 @@ def import_plugin(plugin: str) -> None:
       LotteryError: If there is no such module, or its import fails.
     """
     path = Path(plugin)
-    if plugin not in imported:
-        imported.append(plugin)
     try:
         if path.suffix != ".py":
             importlib.import_module(plugin)
@@ -141,3 +139,5 @@ def import_plugin(plugin: str) -> None:
         raise LotteryError(
             f"Expected a plugin that can be imported, a module or a .py file, but {plugin!r} failed ({type(error).__name__}: {error})."
         ) from error
+    if plugin not in imported:
+        imported.append(plugin)
