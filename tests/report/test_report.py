@@ -63,22 +63,6 @@ def write_run(folder, shapes=IMAGE, input_shape=(6, 6, 1), levels=4, replicates=
     return run
 
 
-@pytest.fixture(autouse=True, scope="module")
-def coarse():
-    """Figures with few dots: most of the time of a report goes into those."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(report.STYLE, "savefig.dpi", 40)
-        with plt.rc_context(report.STYLE):
-            yield
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    """Figures that a test looks at and does not save are closed after it."""
-    yield
-    plt.close("all")
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return write_run(tmp_path_factory.mktemp("results") / "short")

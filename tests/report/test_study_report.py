@@ -3,29 +3,14 @@
 import itertools
 import json
 
-import matplotlib.pyplot as plt
 import pytest
 from studies import write_sweep, write_tables
 from test_report import Page
 
-from tf_lottery import report
 from tf_lottery.bin import main
 from tf_lottery.report import study as study_report
 from tf_lottery.report.style import LeftOut
 from tf_lottery.runs import study
-
-
-@pytest.fixture(autouse=True, scope="module")
-def coarse():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(report.STYLE, "savefig.dpi", 40)
-        yield
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")
