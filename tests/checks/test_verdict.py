@@ -4,8 +4,9 @@ import statistics
 
 import pytest
 
+from tf_lottery.base.student import quantile
 from tf_lottery.checks.line import Line
-from tf_lottery.checks.verdict import CONTROLS, Measured, Verification, _t
+from tf_lottery.checks.verdict import CONTROLS, Measured, Verification
 
 FLAT, HIGH = Line((0.0, 0.5, 1.0), (0.02, 0.03, 0.02)), Line((0.0, 0.5, 1.0), (0.02, 0.3, 0.04))
 BETTER = {"dense": 0.97, **dict.fromkeys(CONTROLS, 0.95), "other_order": 0.98}
@@ -71,7 +72,7 @@ def test_intervals_are_those_of_welchs_t_test():
 )
 def test_students_t_between_whole_degrees_of_freedom(freedom, t):
     """Against a table; between its rows against the quantile function of SciPy."""
-    assert _t(freedom) == pytest.approx(t, rel=0.02)
+    assert quantile(freedom) == pytest.approx(t, rel=0.02)
 
 
 def test_equal_differences_are_no_certainty():

@@ -15,6 +15,7 @@ from studies import write_sweep, write_tables
 from test_report import write_run
 
 import tf_lottery as tfl
+from tf_lottery.base.student import quantile
 from tf_lottery.runs import comparison, study
 from tf_lottery.runs.comparison import Difference
 
@@ -93,7 +94,7 @@ def test_a_ranking_pairs_seeds(sweep, without_pandas):
 def test_intervals_are_those_of_student():
     stats = pytest.importorskip("scipy.stats")
     for freedom in (1, 2, 3, 4, 9, 30, 101):
-        assert comparison.quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom))
+        assert quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom))
     one = Difference.of([0.1])
     assert str(one) == "+10.00, one seed" and not one.told_apart and Difference.of([]) is None
     assert Difference.of([0.1, 0.1]).told_apart and not Difference.of([0.0, 0.0]).told_apart

@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tf_lottery.base.student import quantile
 from tf_lottery.checks.line import STABLE, Line
 
 DENSE, TICKET, OTHER_ORDER = "dense", "ticket", "other_order"
@@ -27,29 +28,6 @@ LINES = {
     "instability": "between two trainings in different data order",
     "level_before": "to the ticket of the level before",
 }
-# Student's t, 97.5 %, for 1, 2, ... degrees of freedom.
-_T = (
-    12.706,
-    4.303,
-    3.182,
-    2.776,
-    2.571,
-    2.447,
-    2.365,
-    2.306,
-    2.262,
-    2.228,
-    2.201,
-    2.179,
-    2.160,
-    2.145,
-    2.131,
-    2.120,
-    2.110,
-    2.101,
-    2.093,
-    2.086,
-)
 FEWEST = 3  # replicates whose spread is looked at
 MATCHING = 0.002  # a ticket may be so far below the dense network (Frankle et al., 2020, section 4.4)
 
@@ -241,16 +219,7 @@ def _welch(*samples: Sequence[float]) -> float:
     parts = [(statistics.variance(sample) / len(sample), len(sample) - 1) for sample in samples]
     variance = sum(part for part, _ in parts)
     freedom = variance**2 / sum(part**2 / count for part, count in parts) if variance else 1.0
-    return _t(freedom) * math.sqrt(variance)
-
-
-def _t(freedom: float) -> float:
-    """Student's t, 97.5 %, between whole degrees of freedom along their inverse."""
-    whole = int(freedom)
-    if whole >= len(_T):
-        return 1.96 + (_T[-1] - 1.96) * len(_T) / freedom
-    share = (1 / whole - 1 / freedom) * whole * (whole + 1)
-    return (1 - share) * _T[whole - 1] + share * _T[whole]
+    return quantile(freedom) * math.sqrt(variance)
 
 
 def _joined(said: Sequence[str]) -> str:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.student import quantile
 from tf_lottery.base.table import Table
 from tf_lottery.runs.gathering import Row
 from tf_lottery.runs.outcome import Statistic
 from tf_lottery.runs.study import Study, in_words, problem_of, seed_of, text
 
-CONFIDENCE = 0.95
 TEST = "early_stop_test_accuracy"
 VALIDATION = "early_stop_validation_accuracy"
 DENSE = 1 - 1e-9  # a mask of all ones may be a rounding away from 1
@@ -67,30 +67,6 @@ class Difference:
 
     def __str__(self) -> str:
         return ", ".join(filter(None, (self.points, self.doubt)))
-
-
-def quantile(freedom: int) -> float:
-    """Student's t of so many degrees of freedom that an interval of 95 % reaches to.
-
-    >>> round(quantile(2), 3), round(quantile(30), 3)
-    (4.303, 2.042)
-
-    Reference: Abramowitz & Stegun (1964), 26.7.3 and 26.7.4, solved by halving.
-    """
-
-    def inside(angle: float) -> float:  # the share of the distribution with |t| < tan(angle) sqrt(freedom)
-        odd, cosine = freedom % 2, math.cos(angle)
-        term, total = cosine if odd else 1.0, 0.0
-        for k in range(3 if odd else 2, freedom + 1, 2):
-            total += term
-            term *= cosine**2 * ((k - 1) / k)
-        return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
-
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if inside(middle) < CONFIDENCE else (low, middle)
-    return math.tan(low) * math.sqrt(freedom)
 
 
 @dataclass(frozen=True)
