@@ -60,6 +60,23 @@ def silenced() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def only_errors_of(name: str) -> Iterator[None]:
+    """Of what a library logs under that name, errors alone get out.
+
+    >>> with only_errors_of("urllib3"):
+    ...     logging.getLogger("urllib3").isEnabledFor(logging.WARNING)
+    False
+    """
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
 def warnings_told(tell: Callable[[str], object]) -> Iterator[None]:
     """Warnings of this package are handed to `tell`, each sentence once; those of libraries are nothing for who uses a command.
 

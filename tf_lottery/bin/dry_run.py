@@ -7,19 +7,18 @@ that is removed again, for one replicate of at most two levels with few steps.
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
-import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tf_lottery.base import container
 from tf_lottery.base.errors import TicketError
+from tf_lottery.base.quiet import only_errors_of
 from tf_lottery.bin.display import print_json
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import Problem, Settings
@@ -169,23 +168,12 @@ def rehearse(work: Callable[[Run, Problem, Stopwatch], Any], settings: Problem) 
         few |= {"density": settings.density and settings.density[-1:], "search_steps": None}
         few |= {"search_steps": 2 * STEPS} if settings.search in WITHIN_ONE else {}
     watch = Stopwatch()
-    with tempfile.TemporaryDirectory() as folder, _silent():
+    # Few steps of many graphs: TensorFlow would warn that they are traced again and again.
+    with tempfile.TemporaryDirectory() as folder, only_errors_of("tensorflow"):
         run = Run.at(folder, "rehearsal")
         work(run, dataclasses.replace(settings, **few), watch)
         sizes = [(run.level_folder(0, row["level"]) / "level.ticket").stat().st_size for row in watch.rows]
     return Rehearsal(watch, sizes)
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Few steps of many graphs: TensorFlow would warn that they are traced again and again."""
-    logger = logging.getLogger("tensorflow")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def estimated(rehearsal: Rehearsal, settings: Problem, todo: Sequence[Training]) -> Estimate | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import os
 import re
 import socket
@@ -22,6 +21,7 @@ import numpy as np
 
 from tf_lottery.base.errors import DataError
 from tf_lottery.base.hints import did_you_mean
+from tf_lottery.base.quiet import only_errors_of
 from tf_lottery.base.registry import Registry
 
 registry = Registry("data set", "tf_lottery.datasets")
@@ -128,7 +128,9 @@ def _from_tfds(name: str, data_dir: str | os.PathLike | None) -> Dataset:
             )
         print(f"{name} is not prepared in {builder.data_dir}; fetching it, which takes minutes", file=sys.stderr)
     try:
-        with contextlib.redirect_stdout(sys.stderr), _quiet_retries():  # TFDS says on stdout what it fetches
+        # TFDS says on stdout what it fetches, and without a network tries for minutes: its page of warnings says no more than the
+        # error at the end.
+        with contextlib.redirect_stdout(sys.stderr), only_errors_of("urllib3"):
             builder.download_and_prepare()
     except Exception as error:  # whatever the download raises, the way out is the same
         reason = str(error).strip().partition("\n")[0][:120]
@@ -195,18 +197,6 @@ def _out_of_reach(builder, seconds: float = 5.0) -> str | None:
     except (OSError, ValueError):
         return host
     return None
-
-
-@contextlib.contextmanager
-def _quiet_retries() -> Iterator[None]:
-    """Without a network TFDS tries for minutes; its page of warnings says no more than the error at the end."""
-    logger = logging.getLogger("urllib3")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 @contextlib.contextmanager
