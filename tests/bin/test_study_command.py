@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,41 @@ def test_a_damaged_plan_is_named(tmp_path, text):
     (tmp_path / "s" / gathering.PLAN).write_text(text)
     with pytest.raises(ValueError, match=r"plan of a study in .*study.json, but it cannot be read"):
         study.read([tmp_path / "s"])
+
+
+ACTIVATED = """
+import keras
+from neighbour import slope
+from tf_lottery.problems import models
+
+
+def bent(x):
+    return keras.ops.leaky_relu(x, slope)
+
+
+@models.register(models.Preset("mnist1d", 20, 50, 0.02, levels=1, eval_every=10, test_every=20))
+def bent_net(input_shape=(40,), classes=10, seed=0):
+    hidden, output = (keras.initializers.GlorotNormal(seed=10 * seed + i) for i in range(2))
+    layers = keras.layers.Dense(8, bent, kernel_initializer=hidden), keras.layers.Dense(classes, kernel_initializer=output)
+    return keras.Sequential([keras.Input(input_shape), *layers])
+"""
+
+
+def test_other_code_of_a_plugin_or_beside_it_is_another_network(tmp_path):
+    """An activation goes by its name in a network's config, and what it imports is in no config at all."""
+    plugin, neighbour = tmp_path / "bent_plugin.py", tmp_path / "neighbour.py"
+
+    def told(name):
+        find = [sys.executable, "-m", "tf_lottery.bin.find", f"--plugin={plugin}", "--model=bent_net", "--replicates=1"]
+        done = subprocess.run(
+            [*find, f"--results_dir={tmp_path / 'results'}", f"--name={name}"], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return "trained for one" in done.stdout
+
+    plugin.write_text(ACTIVATED)
+    neighbour.write_text("slope = 0.3")
+    assert [told("one"), told("same")] == [False, True]
+    neighbour.write_text("slope = 0.9")
+    assert not told("other")
+    assert not same(tickets(tmp_path / "results" / "one"), tickets(tmp_path / "results" / "other"))

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery.base import container, guard
+from tf_lottery.base import container, guard, registry
 from tf_lottery.base.errors import LotteryError, TicketError
 from tf_lottery.masking import state
 from tf_lottery.masking.weights import sublayers
@@ -182,9 +183,18 @@ def _config(model) -> Any:
 
 
 def _own_code(model) -> list[str]:
-    """The SHA-256 of the files that layers of one's own are written in: with other code they are other layers."""
+    """The SHA-256 of the files that one's own layers and plugins are written in, and of what lies beside those: other code is another network."""
     network = getattr(model, "inner", model)
-    modules = {type(layer).__module__ for layer in (network, *sublayers(network, recursive=True))}
-    own = [name for name in sorted(modules) if name.partition(".")[0] not in ("keras", "tf_lottery", "tensorflow")]
-    files = [Path(file) for name in own if (file := getattr(sys.modules.get(name), "__file__", None))]
-    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()]
+    layers = {type(layer).__module__ for layer in (network, *sublayers(network, recursive=True))}
+    files = [Path(plugin).absolute() for plugin in registry.imported if plugin.endswith(".py")]
+    folders = {folder for file in files for folder in (file.parent, file.parent.resolve())}
+    packages = {plugin.partition(".")[0] for plugin in registry.imported if not plugin.endswith(".py")}
+    found = set()
+    for name, module in list(sys.modules.items()):
+        package, path = name.partition(".")[0], Path(getattr(module, "__file__", None) or os.devnull).absolute()
+        if package not in ("keras", "tf_lottery", "tensorflow"):
+            installed = not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
+            beside = not installed and not folders.isdisjoint(path.parents)
+            if name in layers or package in packages or beside:
+                found.add(path)
+    return sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in found if path.is_file())
