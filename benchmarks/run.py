@@ -93,9 +93,10 @@ def gradual_trainer() -> list[dict]:
     trainer = tfl.Trainer(*data, steps=steps, optimizer=keras.optimizers.Adam(1.2e-3))
 
     def side(model, *callbacks) -> Callable[[], float]:
+        start = model.get_weights()  # masks too
+
         def run() -> float:
-            if callbacks:
-                tfl.set_masks(model, {path: np.ones_like(mask) for path, mask in tfl.get_masks(model).items()})
+            model.set_weights(start)
             return 1e3 * trainers[model](model, callbacks)["seconds"] / steps
 
         trainers[model] = copy.copy(trainer)  # each keeps the loop that it compiled

@@ -50,7 +50,7 @@ def set_masks(model, masks: Mapping[str, np.ndarray], *, optimizers: Sequence[ke
     grown = False
     for path, value in masks.items():
         mask, held, part, index = named[path]
-        grown |= bool(np.any(value > mask.numpy()))
+        grown |= bool(np.any((value != 0) & (mask.numpy() == 0)))
         mask.assign(value)
         if held is not None:
             held.assign(np.zeros(held.shape))

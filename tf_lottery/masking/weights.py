@@ -80,7 +80,7 @@ def by_path(variables: Sequence, path_of: Callable = operator.attrgetter("path")
 
 def value_of(variable: keras.Variable) -> np.ndarray:
     """A copy of the variable's value, which later updates do not change."""
-    return np.array(variable.value.numpy())
+    return np.asarray(variable.value.numpy())  # which copies
 
 
 def check_keras_3(model) -> None:

@@ -103,8 +103,8 @@ class Pruner:
         """The density of each kernel, if they are to have `density` together."""
         return shared_out(self.distribution, self.shapes, density)
 
-    def __call__(self, densities: Mapping[str, float], optimizers: Sequence[keras.optimizers.Optimizer] = ()) -> None:
-        """Prunes, in as many steps as the criterion wants; the masks only shrink. `optimizers` as for `set_masks`."""
+    def __call__(self, densities: Mapping[str, float], optimizers: Sequence[keras.optimizers.Optimizer] = ()) -> Arrays:
+        """Prunes, in as many steps as the criterion wants; returns the masks, which only shrink. `optimizers` as for `set_masks`."""
         rng, present = np.random.default_rng(self.seed), state.get_masks(self.model)
         steps = 1 if self.m_by_n else criteria.needs(self.criterion).iterations
         for step in range(1, steps + 1):
@@ -112,6 +112,7 @@ class Pruner:
             new = self._pruned(present, self._scores(present, rng), shares)
             present = present | new
         state.set_masks(self.model, new, optimizers=optimizers)
+        return present
 
     def _pruned(self, old: Arrays, scores: Arrays, densities: Mapping[str, float]) -> Arrays:
         among_equals = [self.seed, 5, *(int(np.count_nonzero(mask)) for mask in old.values())]  # anew at each density
