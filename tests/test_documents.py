@@ -12,6 +12,7 @@ import pytest
 
 from tf_lottery.problems import data, models
 from tf_lottery.rules import criteria, treatments
+from tf_lottery.search import loggers
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -35,7 +36,7 @@ BLOCKS = [
 @pytest.mark.parametrize(("code", "page"), BLOCKS)
 def test_python_of_the_pages_runs(code, page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for registry in (criteria, treatments.survivors_registry, treatments.pruned_registry, models, data):
+    for registry in (criteria, treatments.survivors_registry, treatments.pruned_registry, models, data, loggers):
         registry = getattr(registry, "registry", registry)
         monkeypatch.setattr(registry, "_functions", dict(registry._functions))  # what a page registers goes with it
     exec(compile(code, page.name, "exec"), {"__name__": "page"})

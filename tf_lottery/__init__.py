@@ -64,6 +64,7 @@ _MODULES = {
     "errors": "base.errors",
     "export": "export",
     "gradients": "masking.gradients",
+    "loggers": "search.loggers",
     "masks": "rules.masks",
     "models": "problems.models",
     "patterns": "masking.patterns",

@@ -19,5 +19,4 @@ What stands here, and after a colon the names that other rooms take from it:
     study      what a sweep leaves beside its runs: its plan, and at its end one table
     dry_run    what `--dry_run` prints: how much is left to do
     display    progress bars, plain lines, closing tables
-    board      what `--tensorboard` writes
 """

@@ -60,11 +60,10 @@ def main(argv: list[str]) -> None:
 
     if len(jobs) == 1 and workers.alone:
         ((name, settings),) = jobs
-        settled = {**dataclasses.asdict(base), **dataclasses.asdict(settings), "branch": name}
         arguments = {"name": name, "levels": levels, "settings": settings}
         left = missing(run.branch(name))
         trainings = each_of(left, base.steps or 0)
-        training.here(place, "run_branch", run, left, trainings, settled, TELLING, branch=name, **arguments)
+        training.here(place, "run_branch", run, left, trainings, TELLING, branch=name, **arguments)
         return
     todo: list[Task] = []
     branches: dict[str, Run] = {}
@@ -73,6 +72,7 @@ def main(argv: list[str]) -> None:
         branches[path] = run.branch(name)
         tasks.check(branches[path], settings)
         arguments = {"name": name, "levels": tuple(levels), "settings": settings, "data_dir": place.data_dir}
+        arguments |= {"loggers": place.loggers}
         trainings = each_of(missing(branches[path]), base.steps or 0)
         todo += tasks.tasks_of(path, "run_branch", trainings, of=run.name, **arguments)
     training.at_once(place, workers, todo, branches, argv, TELLING)

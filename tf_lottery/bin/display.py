@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from tf_lottery.bin.board import Board
 from tf_lottery.runs.executor.task import named, steps_callback
 from tf_lottery.runs.outcome import LevelStatistics, Statistic, best_by_rule
 from tf_lottery.runs.todo import cost
@@ -26,7 +24,6 @@ class LevelDisplay:
       steps: Steps of all that together.
       quiet: Show nothing.
       aside: Show it on stderr, where stdout is for a program.
-      board: Is told too.
     """
 
     def __init__(
@@ -36,11 +33,10 @@ class LevelDisplay:
         *,
         quiet: bool = False,
         aside: bool = False,
-        board: Board | None = None,
     ):
         self.console = Console(file=sys.stderr if aside else sys.stdout, quiet=quiet)
         self.progress = progress_on(self.console)
-        self.left, self.levels, self.steps, self.board = list(left), len(left), 0, board
+        self.left, self.levels, self.steps = list(left), len(left), 0
         self.replicates = len({replicate for replicate, _ in left})
         self.all = self.progress.add_task("all", total=steps, told=self.told())
         self.level = self.progress.add_task("reading data, building the network", total=None, told="")
@@ -71,8 +67,7 @@ class LevelDisplay:
             visible=True,
             told=f"0 of {self.steps:,} steps",
         )
-        summaries = self.board.callbacks(replicate, level, density, search) if self.board else []
-        return [steps_callback(self.advance, self.tell, what), *summaries]
+        return [steps_callback(self.advance, self.tell, what)]
 
     def advance(self, steps: int, reached: int) -> None:
         """So many steps more are done; the level is at step `reached`."""
@@ -95,8 +90,6 @@ class LevelDisplay:
         if (at := (row["replicate"], row["level"])) in self.left:
             self.left.remove(at)
         self.progress.update(self.all, told=self.told())
-        if self.board:
-            self.board.done(row)
 
 
 def progress_on(console: Console) -> Progress:
@@ -133,12 +126,9 @@ def tell(sentence: str) -> None:
     print(f"tf-lottery: {sentence}", file=sys.stderr)
 
 
-def display_of(
-    place, folder: str, left: Sequence[tuple[int, int]], steps: int, settings: Mapping[str, Any], chief: bool
-) -> LevelDisplay:
-    """The display that a command asks for with its flags; only the first of several workers shows and writes anything."""
-    board = Board(Path(place.tensorboard) / folder, settings) if place.tensorboard and chief else None
-    return LevelDisplay(left, steps, quiet=place.quiet or not chief, aside=place.json, board=board)
+def display_of(place, left: Sequence[tuple[int, int]], steps: int, chief: bool) -> LevelDisplay:
+    """The display that a command asks for with its flags; only the first of several workers shows anything."""
+    return LevelDisplay(left, steps, quiet=place.quiet or not chief, aside=place.json)
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -45,7 +45,7 @@ class Sharing:
 
     def pattern(self, place: training.Place, workers: tasks.Workers, base: str, swept: bool) -> str | None:
         """Of the names of the runs that trainings are shared with."""
-        if self.reuse and (place.strategy, place.tensorboard, workers.executor) == ("none", None, "local"):
+        if self.reuse and (place.strategy, workers.executor) == ("none", "local"):
             return "*"
         return f"{glob.escape(base)}+*" if swept else None
 

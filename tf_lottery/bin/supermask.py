@@ -81,8 +81,8 @@ def _by_rule(place: training.Place, settings: SupermaskSettings) -> None:
         raise LotteryError(
             f"Expected strategy none with by=rule, which trains nothing, but received {place.strategy!r}."
         )
-    if place.tensorboard or place.dry_run:
-        flag = "tensorboard" if place.tensorboard else "dry_run"
+    if place.loggers or place.dry_run:
+        flag = "logger" if place.loggers else "dry_run"
         raise LotteryError(f"Expected --{flag} with a command that trains, but by=rule only measures.")
     run = Run.at(place.results_dir, place.name)
     Settings.of(run)

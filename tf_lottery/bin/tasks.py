@@ -46,11 +46,16 @@ class Workers:
         Raises:
           LotteryError: If a flag does not go together with several tasks at once, or with several runs.
         """
-        for flag, without in (("strategy", "none"), ("tensorboard", None)):
-            if (not self.alone or runs > 1) and (given := getattr(place, flag, without)) != without:
-                raise LotteryError(
-                    f"Expected --{flag} with one run in one process only, but received {given!r} and several."
-                )
+        given = getattr(place, "strategy", "none")
+        if (not self.alone or runs > 1) and given != "none":
+            raise LotteryError(
+                f"Expected --strategy with one run in one process only, but received {given!r} and several."
+            )
+        if self.executor == "ray" and getattr(place, "loggers", None):
+            raise LotteryError(
+                "Expected --logger with --executor=local, since a cluster's machines write elsewhere, but received --executor=ray: when it "
+                "is done, the same command without --executor tells the loggers."
+            )
 
 
 def combinations(

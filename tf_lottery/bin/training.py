@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,12 +31,21 @@ class Place:
         "Train each network on: none, one device; mirrored, all GPUs of this machine; multi_worker, the machines in TF_CONFIG; "
         "tpu.",
     )
-    tensorboard: str | None = setting(
-        None, "Write summaries for TensorBoard into the run's folder of this one, while it trains."
+    logger: str | None = setting(
+        None,
+        "Who is told of each level, as in tensorboard=logs,mine: names that --plugin or an installed package registers, with an "
+        "argument after =. They are told too of levels that were finished without them.",
     )
+    tensorboard: str | None = setting(None, "The folder for TensorBoard: short for --logger=tensorboard=FOLDER.")
     dry_run: bool = setting(False, "Print what there is to do and how long it will take, and do nothing.")
     json: bool = setting(False, "Print the closing table as JSON; progress goes to stderr.")
     quiet: bool = setting(False, "Show no progress, only the closing table.")
+
+    @property
+    def loggers(self) -> tuple[str, ...]:
+        """The loggers by their names, with their arguments."""
+        named = [name for name in (self.logger or "").split(",") if name]
+        return (*named, *([f"tensorboard={self.tensorboard}"] if self.tensorboard else []))
 
 
 @dataclass(frozen=True)
@@ -130,12 +138,11 @@ def work(
             )
     if len(jobs) == 1 and workers.alone:
         (job,) = jobs
-        settled = dataclasses.asdict(job.settings)
-        here(place, function, job.run, job.left, job.todo, settled, telling, settings=job.settings, **sharing)
+        here(place, function, job.run, job.left, job.todo, telling, settings=job.settings, **sharing)
     else:
         todo = []
         for job in jobs:
-            arguments = {"settings": job.settings, "data_dir": place.data_dir, **sharing}
+            arguments = {"settings": job.settings, "data_dir": place.data_dir, "loggers": place.loggers, **sharing}
             todo += tasks.tasks_of(job.run.name, function, job.todo, **arguments)
         at_once(place, workers, todo, {job.run.name: job.run for job in jobs}, argv, telling, together)
 
@@ -146,7 +153,6 @@ def here(
     run: Run,
     missing: Sequence[tuple[int, int]],
     todo: Sequence[Training],
-    settled: Mapping[str, Any],
     telling: Telling,
     branch: str | None = None,
     **arguments,
@@ -159,7 +165,6 @@ def here(
       run: The run that it is called with.
       missing: (replicate, level) of what is not finished.
       todo: The trainings that are left.
-      settled: The settings, for TensorBoard.
       telling: How to tell.
       branch: The branch of the run that it trains.
       arguments: For the function, beside those that `place` decides.
@@ -171,9 +176,8 @@ def here(
         replicas = distribution.Replicas(distribution.get(place.strategy))  # before TensorFlow computes anything
     from tf_lottery.bin.display import display_of, print_json
 
-    folder = run.name if branch is None else f"{run.name}/{branch}"
     steps = sum(training.steps for training in todo)
-    display = display_of(place, folder, missing, steps, settled, replicas.is_chief)
+    display = display_of(place, missing, steps, replicas.is_chief)
     with display, replicas.together():
         worked = getattr(experiment, function)(
             run,
@@ -181,6 +185,7 @@ def here(
             data_dir=place.data_dir,
             replicate=place.replicate,
             strategy=replicas.strategy,
+            loggers=place.loggers,
             **arguments,
         )
     if not replicas.is_chief:

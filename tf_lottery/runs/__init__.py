@@ -9,6 +9,7 @@ What stands here, and after a colon the names that other rooms take from it:
                 cheap_road, cheap_road_in_words, cost, each_of, in_words, trainings_left
     known       trainings that are not done again, because a run has them on disk
     levels      what experiments share: which levels are missing, how one is trained, watched and written
+    logged      what loggers are told of a run, from its files
     by_rule     untrained networks of a finished run, under the masks of criteria
     verification  levels verified: their controls trained, as branches, and put together
     verified    what was verified, in files: as_json, read_all

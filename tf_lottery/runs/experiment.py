@@ -18,6 +18,7 @@ from tf_lottery.problems import data
 from tf_lottery.runs import problem
 from tf_lottery.runs.known import Known, digest_of
 from tf_lottery.runs.levels import Display, Train, begun, missing_levels, origin, seen_by, stretches, versions, write
+from tf_lottery.runs.logged import Logs
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import BranchSettings, Settings, SupermaskSettings
 from tf_lottery.search import find, lottery, supermask
@@ -39,6 +40,7 @@ def run_find(
     replicate: int | None = None,
     strategy: tf.distribute.Strategy | None = None,
     shared: str | None = None,
+    loggers: Sequence = (),
 ) -> bool:
     """Runs a whole search, or what is missing of it.
 
@@ -51,6 +53,7 @@ def run_find(
       strategy: Train on its replicas, as in `Trainer`; of several workers all read `run`, and the chief writes.
       shared: A pattern of the names of runs beside this one, those of its sweep: what one of them has trained, no other
         trains again.
+      loggers: Who is told of each replicate, see `logged.Logs`.
 
     Returns:
       Whether anything was left to do.
@@ -68,6 +71,7 @@ def run_find(
     run.check(spec, settings.growing)
     levels = range(plan.first, plan.levels + 1)
     missing = missing_levels(strategy, run, spec, display, settings.replicates, levels, replicate)
+    logs = Logs(run, loggers, spec, settings.replicates, replicate, display.tell)
     known = None
     if missing:
         dataset = dataset or data.load(settings.dataset, data_dir)
@@ -101,8 +105,9 @@ def run_find(
             seed=settings.seed + r,
         )
         tickets = begun(run, spec, itertools.islice(tickets, last + 1 - first))
-        write(run, r, tickets, trained, display, origin(settings, dataset))
+        write(run, r, tickets, trained, display, origin(settings, dataset), logs)
     run.open(spec, versions())
+    logs.rest()
     return bool(missing)
 
 
@@ -116,6 +121,7 @@ def run_branch(
     data_dir: str | None = None,
     replicate: int | None = None,
     strategy: tf.distribute.Strategy | None = None,
+    loggers: Sequence = (),
 ) -> bool:
     """Retrains levels of a finished run under another treatment or with random masks, or what is missing of it.
 
@@ -123,7 +129,7 @@ def run_branch(
       trunk: The run to branch from.
       name: The branch's name.
       levels: Which levels.
-      settings, display, data_dir, replicate, strategy: As for `run_find`.
+      settings, display, data_dir, replicate, strategy, loggers: As for `run_find`.
 
     Returns:
       Whether anything was left to do.
@@ -143,6 +149,9 @@ def run_branch(
     run, own_spec = seen_by(trunk.branch(name), strategy), dataclasses.asdict(settings)
     run.check(own_spec)
     missing = missing_levels(strategy, run, own_spec, display, base.replicates, levels, replicate)
+    both = {**dataclasses.asdict(base), **own_spec, "branch": name}
+    called = f"{trunk.name}/{name}"
+    logs = Logs(run, loggers, both, base.replicates, replicate, display.tell, called)
     if missing:
         dataset = data.load(base.dataset, data_dir)
     for r in sorted({r for r, _ in missing}):
@@ -164,7 +173,8 @@ def run_branch(
             )
             for level in own_levels
         )
-        write(run, r, begun(run, own_spec, tickets), trained, display, origin(base, dataset))
+        write(run, r, begun(run, own_spec, tickets), trained, display, origin(base, dataset), logs)
+    logs.rest()
     return bool(missing)
 
 
@@ -192,11 +202,12 @@ def run_supermask(
     data_dir: str | None = None,
     replicate: int | None = None,
     strategy: tf.distribute.Strategy | None = None,
+    loggers: Sequence = (),
 ) -> bool:
     """Learns a supermask for each replicate, or for those that are missing; see `supermask.train`.
 
     Args:
-      run, display, data_dir, replicate, strategy: As for `run_find`.
+      run, display, data_dir, replicate, strategy, loggers: As for `run_find`.
       settings: What decides the results; by learning or by edge_popup.
 
     Returns:
@@ -209,13 +220,15 @@ def run_supermask(
     run, spec = seen_by(run, strategy), dataclasses.asdict(settings)
     run.check(spec, settings.growing)
     missing = missing_levels(strategy, run, spec, display, settings.replicates, [0], replicate)
+    logs = Logs(run, loggers, spec, settings.replicates, replicate, display.tell)
     if missing:
         dataset = data.load(settings.dataset, data_dir)
     for r, _ in missing:
         model, trainer = problem.of_replicate(settings, dataset, r, strategy)
         trained = Train(trainer, run, display, r, dataset.classes, connects=False)
         tickets = _learned(model, trained, settings, r, lambda: run.open(spec, versions()))
-        write(run, r, tickets, trained, display, origin(settings, dataset))
+        write(run, r, tickets, trained, display, origin(settings, dataset), logs)
+    logs.rest()
     return bool(missing)
 
 

@@ -19,9 +19,11 @@ from tf_lottery.masking.health import Connections
 from tf_lottery.problems import data
 from tf_lottery.rules import masks
 from tf_lottery.runs.known import Known, save
+from tf_lottery.runs.logged import Logs
 from tf_lottery.runs.results import Onlooker, Run
 from tf_lottery.runs.settings import Problem
 from tf_lottery.runs.todo import reference_in_words
+from tf_lottery.search.logger import Log
 from tf_lottery.tickets.ticket import Ticket
 from tf_lottery.training.trainer import Trainer
 
@@ -74,6 +76,7 @@ class Train:
         reference: str | None = None,
     ):
         self.reference = reference
+        self.log: Log | None = None  # is told of what is measured
         self.trainer, self.run, self.display, self.replicate, self.known = trainer, run, display, replicate, known
         self.steps, self.eval_every, self.test_accuracy = trainer.steps, trainer.eval_every, trainer.test_accuracy
         self.guessing, self.connects = math.log(classes), connects
@@ -110,6 +113,8 @@ class Train:
                 return metrics
         self.trainer.checkpoint = checkpoint
         shown = self.display.begin(self.replicate, self.level, density, length, self.search)
+        if self.log and not self.search:
+            shown = [*shown, *self.log.callbacks(self.level)]
         metrics = self.trainer(model, [*callbacks, *shown], steps=steps)
         if self.search:
             self._searched(model, callbacks)
@@ -174,9 +179,11 @@ def write(
     trained: Train,
     display: Display,
     origin: Mapping[str, Any],
+    logs: Logs | None = None,
 ) -> None:
-    """Writes each ticket with its `origin`, so that its file alone is enough to build the model it belongs to."""
-    with run.alone(replicate):
+    """Writes each ticket with its `origin`, so that its file alone is enough to build the model it belongs to; tells loggers."""
+    with run.alone(replicate), logs.of(replicate) if logs else contextlib.nullcontext() as log:
+        trained.log = log
         try:
             for ticket in tickets:
                 found = {**ticket.found, **origin, "notes": trained.notes}
@@ -189,6 +196,8 @@ def write(
                 if trained.reference and ticket.level == 0:
                     remarks += filter(None, [reference_in_words(trained.trainer.curve, trained.reference)])
                 display.done({**row, "remark": "; ".join(remarks)} if remarks else row)
+                if logs:
+                    logs.catch_up(log, replicate)
         except NonFiniteLossError as error:
             if not trained.search:  # the curve of a level that is finished stays
                 run.write_curve(replicate, trained.level, trained.trainer.curve)

@@ -7,6 +7,7 @@
 <results_dir>/<name>/replicate_<r>/level_<kk>/level.ticket     written last: a level that has it is finished
 <results_dir>/<name>/replicate_<r>/level_<kk>/checkpoint.safetensors   while the level trains
 <results_dir>/<name>/replicate_<r>/level_<kk>/search.safetensors       where its network was trained for the search alone: what came of it
+<results_dir>/<name>/replicate_<r>/logged.json                 of which levels loggers were told
 <results_dir>/<name>/branches/<branch>/...                     the same shape, for controls
 <results_dir>/<name>/supermask.csv                             one row per replicate of learned masks
 <results_dir>/<name>/supermask_by_rule.csv                     untrained networks under masks of the dense level
@@ -174,7 +175,7 @@ class Run:
                             said.append(why)
                         else:
                             sound.append(at)
-        rows = {at: self._row(*at) for at in sound}
+        rows = {at: self.row(*at) for at in sound}
         said += filter(None, [self._check_table(name, columns, rows) for name, (columns, _) in TABLES.items()])
         try:
             self.rule()
@@ -276,7 +277,7 @@ class Run:
             for at in finished:
                 if len(known.get(at, ())) < len(SUMMARY) and at not in new:
                     with contextlib.suppress(TicketError):  # who works on that replicate will see to it
-                        new[at] = self._row(*at)
+                        new[at] = self.row(*at)
             for name, (columns, needed) in TABLES.items():
                 path = self.folder / name
                 lines = read_rows(path, columns) or {}
@@ -309,7 +310,8 @@ class Run:
         path = self.folder / "supermask.csv"
         return read_csv(path) if path.is_file() else []
 
-    def _row(self, replicate: int, level: int) -> dict[str, Any]:
+    def row(self, replicate: int, level: int) -> dict[str, Any]:
+        """What the tables say of a finished level, from its ticket."""
         header = read_header(self.level_folder(replicate, level) / "level.ticket")
         return row_of(replicate, level, header["density"], header["metrics"], header["found"])
 

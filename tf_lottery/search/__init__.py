@@ -17,5 +17,8 @@ What stands here, and after a colon the names that other rooms take from it:
     supermask  masks that make untrained weights perform, by rule or learned
     schedules  rounds as a schedule of TF-MOT
     tfmot      the search inside TF-MOT, for models of tf_keras
-    callbacks  the roads that run inside Keras `fit`, and what TensorBoard is told: LevelSummaries
+    callbacks  the roads that run inside Keras `fit`
+    logger     what a logger is told of a search, each level once: RECORD, Log, LoggedLevel
+    loggers    TensorBoard and others by name: made
+    summaries  what TensorBoard is told of masks and weights
 """

@@ -22,6 +22,8 @@ from tf_lottery.masking.weights import Fraction, Kernel, Prunable
 from tf_lottery.rules import masks, treatments
 from tf_lottery.search.gradual import check_gradual, gradual
 from tf_lottery.search.iterative import iterative
+from tf_lottery.search.logger import Log, Logger, logged
+from tf_lottery.search.loggers import made
 from tf_lottery.search.lottery import Lottery, Train, begin, beginning, check_train, cost_of_search, train_level
 from tf_lottery.search.one_shot import one_shot as from_dense
 from tf_lottery.search.plan import Kernels, check, planned, road_of, steps_of
@@ -65,6 +67,7 @@ def find_ticket(
     exclude: Prunable = None,
     probe: Probe | None = None,
     seed: int = 0,
+    logger: Logger | str | Callable | Sequence = (),
 ) -> Iterator[Ticket]:
     """Finds winning tickets; yields one ticket a level.
 
@@ -122,6 +125,8 @@ def find_ticket(
         level's initial weights: with `one_shot=True` every level is pruned before training; with `search="regrow"` what weights grow by. By default the `probe` of the
         `Trainer`; without a loss the compiled model's.
       seed: Decides everything random in the search: drawn weights, shuffles, random scores, which of equal scores are kept.
+      logger: Who is told that the search begins, of each ticket before it is yielded, and that the search ends: a `Logger`, a
+        name from `loggers` as `"tensorboard=logs"`, or several.
 
     Yields:
       A `Ticket` per level, the dense one first. Its `initial` is what the level started from (at level 0 with `rewind_to`:
@@ -132,7 +137,7 @@ def find_ticket(
 
     Warns:
       UserWarning: If a level's masks all but empty a kernel, leave channels without inputs or outputs, or let no signal pass; see
-        `health.Watch`.
+        `health.Watch`. If a logger fails; it is told no more.
 
     Examples:
 
@@ -194,6 +199,8 @@ def find_ticket(
     given = _in_paths_of(masked, [start_from] if isinstance(start_from, Ticket) else start_from)
     _check_given(given, road, plan.told)
 
+    log = Log(made(logger), model.name, found)
+
     def tickets() -> Iterator[Ticket]:
         if plan.search_steps is not None:
             start = beginning(masked, found, given, rewind_to)
@@ -202,9 +209,9 @@ def find_ticket(
         own: dict[str, Any] = {"steps": plan.steps, "search_steps": plan.search_steps, "asked": plan.asked}
         own["probe"] = probe if road == "regrow" else None
         own["watch"] = health.Watch(masked, structured=scope in masks.CHANNEL_SCOPES)
-        yield from ROADS[road](
-            Lottery(masked, train, rounds, {**found, **_begun_with(start)}, start, given, rewind_to, **own)
-        )
+        lottery = Lottery(masked, train, rounds, {**found, **_begun_with(start)}, start, given, rewind_to, **own)
+        lottery.callbacks = log.callbacks
+        yield from logged(ROADS[road](lottery), log, train) if log.loggers else ROADS[road](lottery)
 
     return tickets()
 

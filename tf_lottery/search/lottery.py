@@ -44,6 +44,7 @@ class Lottery:
       asked: The levels whose tickets are trained in full.
       probe: What gradients are taken on, where a road takes some while it trains.
       watch: Told of each level's masks before it is trained: warns of those that do harm.
+      callbacks: Keras callbacks for the training of a level.
     """
 
     masked: Any
@@ -58,6 +59,7 @@ class Lottery:
     asked: Sequence[int] = ()
     probe: Probe | None = None
     watch: Callable[[Mapping[str, np.ndarray]], None] = lambda masks: None
+    callbacks: Callable[[int], Sequence] = lambda level: ()
 
     @property
     def last(self) -> Ticket:
@@ -74,7 +76,7 @@ class Lottery:
         steps = None if self.search_steps is None or ticket.level in self.asked else self.search_steps
         if ticket.level:
             self.watch(ticket.masks)
-        trained = train_level(self.masked, self.train, ticket, self.rewind_to, steps)
+        trained = train_level(self.masked, self.train, ticket, self.rewind_to, steps, self.callbacks(ticket.level))
         own, one = (1.0 if steps is None else self.share), self.share
         found = {**trained.found, "steps": steps or self.steps} if self.search_steps else trained.found
         return dataclasses.replace(

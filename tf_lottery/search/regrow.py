@@ -49,7 +49,8 @@ def _grown(lottery: Lottery, level: int) -> Ticket:
         probe=lottery.probe,
         seed=lottery.rounds.seed,
     )
-    trained = train_level(lottery.masked, lottery.train, begin, steps=steps, callbacks=[regrow], level=level)
+    callbacks = [regrow, *lottery.callbacks(level)]
+    trained = train_level(lottery.masked, lottery.train, begin, steps=steps, callbacks=callbacks, level=level)
     if not regrow.first_masks:
         raise LotteryError("Expected train to hand its callbacks on, for search='regrow', but it did not.")
     masks, initial = state.get_masks(lottery.masked), dict(arrays(begin.initial))

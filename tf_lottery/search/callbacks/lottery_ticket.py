@@ -20,6 +20,8 @@ from tf_lottery.masking.weights import Fraction
 from tf_lottery.rules import treatments
 from tf_lottery.rules.masks import CHANNEL_SCOPES
 from tf_lottery.search.callbacks.clock import Clock, updates
+from tf_lottery.search.logger import RECORD, Log, Logger, level_of
+from tf_lottery.search.loggers import made
 from tf_lottery.search.rounds import Rounds, names, numbers
 from tf_lottery.tickets import recipes
 from tf_lottery.tickets.ticket import Ticket
@@ -53,6 +55,9 @@ class LotteryTicket(keras.callbacks.Callback):
         model, from the start of the level that was interrupted, as if nothing had happened; given the model as it was saved
         in the middle of that level (`masked.save`, optimizer included), from there, on data in another order. With a directory
         a `fit` may be shorter than the schedule.
+      logger: Who is told that the search begins, of each ticket when the next level has begun, and that the search ends: as for
+        `find_ticket`. A `fit` that ends before the search ends the run for it, and the next one begins it again under the
+        same id; with a `directory` so does a new process, and tickets that are there already are told of first.
 
     A `ReduceLROnPlateau` beside it begins anew with each level; an `EarlyStopping` or a `LearningRateScheduler` is refused.
 
@@ -94,6 +99,7 @@ class LotteryTicket(keras.callbacks.Callback):
         early_stopping: keras.callbacks.EarlyStopping | None = None,
         directory: str | Path | None = None,
         seed: int = 0,
+        logger: Logger | str | Callable | Sequence = (),
     ):
         super().__init__()
         if not all(hasattr(schedule, name) for name in ("levels", "steps_per_level", "warm_up", "fractions")):
@@ -114,6 +120,8 @@ class LotteryTicket(keras.callbacks.Callback):
         self.probe = gradients.checked(rounds.criterion, probe)
         self.early_stopping = early_stopping
         self.directory = None if directory is None else Path(directory)
+        self._loggers = made(logger)
+        self._log: Log | Any = None
         self.tickets: list[Ticket] = []
         self._current: Ticket | Any = None  # the level in training, with what it started from
         self._length, self._over, self._waits_for_snapshot = 0, False, False  # of the level in training
@@ -139,6 +147,9 @@ class LotteryTicket(keras.callbacks.Callback):
         if self.early_stopping:
             self.early_stopping.set_model(self.model)
             self.early_stopping.on_train_begin()
+        if self._loggers:
+            self._log.__enter__()
+            self._tell()
 
     def on_train_batch_begin(self, batch, logs=None):
         if self._over:
@@ -149,6 +160,8 @@ class LotteryTicket(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         step = self._clock.end_batch()
+        if self._loggers:
+            self._tell()
         if len(self.tickets) > self.schedule.levels:
             self.model.stop_training = True  # resumed after the last step of all: on_train_end takes this one back
         elif step is not None and step >= self._length:
@@ -190,6 +203,15 @@ class LotteryTicket(keras.callbacks.Callback):
                 "the same callback",
                 stacklevel=2,
             )
+        if self._loggers:
+            self._tell()
+            self._log.__exit__(None, None, None)
+
+    def _tell(self) -> None:
+        """Tells the loggers of tickets that nothing changes any more: a batch has followed, or the fit is over."""
+        for ticket in self.tickets:
+            if self._log.lacking(ticket.level):
+                self._log.level(level_of(ticket))
 
     @property
     def _finished(self) -> bool:
@@ -226,6 +248,8 @@ class LotteryTicket(keras.callbacks.Callback):
         given = [list(pair) for pair in rates.items()] if isinstance(rates, Mapping) else rates
         found |= {"prune_fraction": given or list(schedule.fractions), "rewind_to": self.rewind_to}
         self._found = names(**found, steps_per_level=schedule.steps_per_level, warm_up=schedule.warm_up)
+        record = None if self.directory is None else self.directory / RECORD
+        self._log = Log(self._loggers, model.name, self._found, record if self._loggers else None)
         rates_now = [(optimizer, _learning_rate(optimizer)) for optimizer in own_step.optimizers_of(model)]
         self._learning_rates = [(optimizer, rate) for optimizer, rate in rates_now if rate is not None]
 

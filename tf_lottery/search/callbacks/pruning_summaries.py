@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.masking import own_step, state, weights
-from tf_lottery.rules import masks as masks_lib
-from tf_lottery.rules.patterns import pool
+from tf_lottery.search.summaries import write_masks
 
 
 class PruningSummaries(keras.callbacks.Callback):
@@ -30,6 +28,7 @@ class PruningSummaries(keras.callbacks.Callback):
     Examples:
 
     >>> import tempfile
+    >>> import numpy as np
     >>> from tf_lottery import wrap
     >>> masked = wrap(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
     >>> masked.compile("sgd", "mse")
@@ -70,22 +69,6 @@ class PruningSummaries(keras.callbacks.Callback):
 
     def _write(self, step: int) -> None:
         with self._writer.as_default(step=step):
-            write_masks(self.model, self.images, self.image_size)
+            values = {kernel.path: weights.value_of(kernel.variable) for kernel in state.masked_kernels(self.model)}
+            write_masks(state.get_masks(self.model), values, self.images, self.image_size)
         self._writer.flush()
-
-
-def write_masks(model, images: bool = True, image_size: int = 256) -> None:
-    """Writes density, thresholds and pictures of a wrapped model's masks to the default writer, at its default step."""
-    present = state.get_masks(model)
-    tf.summary.scalar("density", masks_lib.density(present))
-    for kernel in state.masked_kernels(model):
-        mask, values = present[kernel.path], np.abs(weights.value_of(kernel.variable))
-        tf.summary.scalar(f"density/{kernel.path}", mask.mean())
-        tf.summary.scalar(f"threshold/{kernel.path}", values[mask == 1].min(initial=np.inf))
-        if images:
-            picture = _shrunk(mask.reshape(-1, mask.shape[-1]).astype("float32"), image_size)
-            tf.summary.image(f"mask/{kernel.path}", picture[None, :, :, None])
-
-
-def _shrunk(picture: np.ndarray, size: int) -> np.ndarray:
-    return pool(picture, [max(1, -(-side // size)) for side in picture.shape])
