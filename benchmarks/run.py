@@ -26,7 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
-from side_by_side import alternate, images, machine, row, table
+from side_by_side import alternate, find, images, machine, row, table
 
 import tf_lottery as tfl
 from tf_lottery.search.rates import Cubic
@@ -113,6 +113,16 @@ def gradual_trainer() -> list[dict]:
         row("LeNet-300-100 in Trainer: gradual pruning / masked", times, "gradual", "masked", "<= 1.10", "ms a step"),
         row("LeNet-300-100 in Trainer: regrowing (RigL) / masked", times, "regrow", "masked", "", "ms a step"),
     ]
+
+
+def two_trainings() -> list[dict]:
+    """A ticket of LeNet-300-100 for a budget of two trainings, against the papers' 15 levels: whole commands, dense reference and start-up too."""
+    problem = ["--model=lenet_300_100", "--dataset=mnist", "--steps=12000", "--replicates=1"]
+    times = alternate(
+        1, warm=False, budget=find(*problem, "--budget=2", "--density=0.036"), full=find(*problem, "--levels=15")
+    )
+    name = "tf-lottery find of LeNet at 3.6 %, 12,000 steps: --budget=2 / the full search"
+    return [row(name, times, "budget", "full", "<= 0.40", "s")]
 
 
 def prune_command() -> list[dict]:
@@ -449,6 +459,7 @@ def tfmot_update(values: list[np.ndarray]) -> Callable[[], float]:
 BENCHMARKS = [
     step_lenet,
     gradual_trainer,
+    two_trainings,
     prune_command,
     step_conv2,
     step_wrapped,
