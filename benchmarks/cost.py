@@ -3,10 +3,10 @@
 Cost is counted in trainings, the steps spent to have a ticket over the steps of one training; worth is test accuracy at early stop.
 
     python benchmarks/cost.py                         # all of it, about three hours on two cores; goes on where it was stopped
-    python benchmarks/cost.py --problem=mnist1d       # one problem
-    python benchmarks/cost.py --page                  # only the table and the figure
+    python benchmarks/cost.py --problem=mlp_mnist1d   # one problem
+    python benchmarks/cost.py --roads=regrow,snip     # some of the roads
 
-Several may run side by side, on other problems or `--replicates`. Writes docs/results/cost/{PROBLEM}.csv, table.md, cost.png.
+Several may run side by side, on other problems or `--replicates`. Writes docs/results/cost/{PROBLEM}.csv; `cost_page.py` makes the page of it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ import keras
 
 import tf_lottery as tfl
 from tf_lottery.masking import state
+from tf_lottery.rules import masks
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "cost"
+PROBE = 1_000  # examples that SNIP takes its gradient on: a hundred of each class
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 COLUMNS = ["road", "replicate", "asked", "density", "trainings", "early_stop_step", "early_stop_test_accuracy"]
 COLUMNS += ["final_test_accuracy", "early_stop_validation_accuracy", "seconds"]
 
@@ -91,11 +94,13 @@ class Road:
       label: Its row in the table.
       search: Its arguments; `level_steps` as a share of the steps of one training.
       controls: Whether its masks, at the first two densities, are also trained from new weights and shuffled within each layer.
+      at_start: The criterion that makes the mask before any training, with global scope, instead of a search.
     """
 
     label: str
     search: dict
     controls: bool = False
+    at_start: str | None = None
 
 
 ROADS = {
@@ -111,6 +116,9 @@ ROADS = {
         'gradual in half the steps, `scope="global"`', {"search": "gradual", "scope": "global", "prune_fraction": 0.2}
     ),
     "one_shot": Road("one shot", {"search": "one_shot", "budget": 2}),
+    "regrow": Road("sparse from the start: RigL", {"search": "regrow"}),
+    "regrow_3": Road("sparse from the start: RigL for three times the steps", {"search": "regrow", "budget": 3}),
+    "snip": Road("SNIP, a mask before any training", {}, at_start="snip"),
     "levels_2": Road("2 levels of 1/2, each prunes alike", {"levels": 2, "level_steps": 1 / 2}),
     "levels_4": Road("4 levels of 1/4, each prunes alike", {"levels": 4, "level_steps": 1 / 4}),
     "levels_8": Road("8 levels of 1/8, each prunes alike", {"levels": 8, "level_steps": 1 / 8}),
@@ -157,6 +165,13 @@ def rows_of(problem: Problem, road: str, trainer: tfl.Trainer, seed: int) -> Ite
                 yield row(name, asked[ticket.level], ticket.density, ticket.metrics["trainings"], ticket.metrics)
         return
     for density in problem.levels:
+        if (criterion := ROADS[road].at_start) is not None:
+            masked = tfl.wrap(problem.build(seed))
+            tfl.prune(
+                masked, density, criterion=criterion, scope="global", probe=(*trainer.sample(PROBE), LOSS), seed=seed
+            )
+            yield row(road, density, masks.density(tfl.get_masks(masked)), 1.0, trainer(masked))
+            continue
         train = Recorded(trainer)
         *_, ticket = tfl.find_ticket(problem.build(seed), train, density=density, dense=False, **given)
         yield row(road, density, ticket.density, ticket.metrics["trainings"], ticket.metrics)
@@ -215,10 +230,9 @@ def main() -> None:
     parser.add_argument("--problem", action="append", choices=PROBLEMS)
     parser.add_argument("--replicates", type=lambda text: [int(part) for part in text.split(",")])
     parser.add_argument("--roads", type=lambda text: text.split(","), default=list(ROADS))
-    parser.add_argument("--page", action="store_true", help="write the table and the figure only")
     given = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
-    for name in [] if given.page else given.problem or PROBLEMS:
+    for name in given.problem or PROBLEMS:
         measure(name, given.replicates or range(PROBLEMS[name].replicates), given.roads)
 
 
