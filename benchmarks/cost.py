@@ -172,7 +172,7 @@ def rows_of(problem: Problem, road: str, trainer: tfl.Trainer, seed: int) -> Ite
             )
             yield row(road, density, masks.density(tfl.get_masks(masked)), 1.0, trainer(masked))
             continue
-        train = Recorded(trainer)
+        train = Recorded(trainer) if given.get("search") == "gradual" else trainer
         *_, ticket = tfl.find_ticket(problem.build(seed), train, density=density, dense=False, **given)
         yield row(road, density, ticket.density, ticket.metrics["trainings"], ticket.metrics)
         if given.get("search") == "gradual":

@@ -18,6 +18,7 @@ What stands here, and after a colon the names that other rooms take from it:
     wrapping      put on and taken off, in one call: wrap, strip, gradient_masks
     learned       masks that are trained while the weights stay: Learned, wrap
     state         masks, values and the optimizer's state of a wrapped model, read and set
+    moves         masks that change in the middle of a training: Moves
     gradients     what criteria that choose before training measure of a model: Probe
     probes        examples from which the batches for gradients are drawn: Probes
     health        masks that do harm, kernels that no signal passes, dead networks, exploded losses: Connections, Watch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -27,7 +28,7 @@ _SLOTS: weakref.WeakKeyDictionary = (
 
 def get_masks(model) -> Arrays:
     """The masks of a wrapped model, or of a model with `MaskedLayer`s inside: {variable path: uint8 array}, 1 = kept."""
-    return {path: part.mask(index) for path, (*_, part, index) in _named_masks(model).items()}
+    return {path: part.mask(index) for path, (*_, part, index) in named_masks(model).items()}
 
 
 def set_masks(model, masks: Mapping[str, np.ndarray], *, optimizers: Sequence[keras.optimizers.Optimizer] = ()) -> None:
@@ -45,8 +46,8 @@ def set_masks(model, masks: Mapping[str, np.ndarray], *, optimizers: Sequence[ke
     Raises:
       LotteryError: If a path is unknown, a shape does not fit or a value is not 0 or 1; the model is unchanged then.
     """
-    named = _named_masks(model)
-    masks = _settable(named, masks)
+    named = named_masks(model)
+    masks = settable(named, masks)
     grown = False
     for path, value in masks.items():
         mask, held, part, index = named[path]
@@ -58,32 +59,10 @@ def set_masks(model, masks: Mapping[str, np.ndarray], *, optimizers: Sequence[ke
     if grown:
         reset_optimizer(model, keep_step=True, optimizers=optimizers)
     else:
-        by_kernel = {id(named[path][2].kernels[named[path][3]].variable): masks[path] for path in masks}
-        _mask_optimizer(model, by_kernel, optimizers)
-
-
-def move_masks(
-    model, masks: Mapping[str, np.ndarray], *, optimizers: Sequence[keras.optimizers.Optimizer] = ()
-) -> None:
-    """Sets masks in the middle of a training: what stays kept, stays as it is, with its optimizer slots.
-
-    Weights that are dropped become zero, those that are brought back begin at zero, and the slots of both at their first values.
-
-    Args:
-      model, masks, optimizers: As for `set_masks`.
-
-    Raises:
-      LotteryError: As `set_masks`.
-    """
-    named, stays = _named_masks(model), {}
-    masks = _settable(named, masks)
-    for path, value in masks.items():
-        mask, _, part, index = named[path]
-        settle(part, index)  # an optimizer may have moved a pruned weight that now comes back
-        stays[id(part.kernels[index].variable)] = value * part.mask(index)
-        mask.assign(value)
-        settle(part, index)
-    _mask_optimizer(model, stays, optimizers)
+        kept = {id(named[p][2].kernels[named[p][3]].variable): tf.constant(masks[p], bool) for p in masks}
+        for optimizer in [*own_step.optimizers_of(model), *optimizers]:
+            if optimizer.built:
+                mask_slots(slots_of(optimizer), kept)
 
 
 def masked_kernels(model) -> list[Kernel]:
@@ -91,7 +70,7 @@ def masked_kernels(model) -> list[Kernel]:
     whole = Roles(unwrapped(model))  # the roles in the whole, not in a layer that is wrapped inside
     return [
         dataclasses.replace(part.kernels[i], path=path, roles=part.kernels[i].roles if part is model else whole)
-        for path, (*_, part, i) in _named_masks(model).items()
+        for path, (*_, part, i) in named_masks(model).items()
     ]
 
 
@@ -188,29 +167,20 @@ def built_with(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
     return list(optimizer._trainable_variables)
 
 
-def _mask_optimizer(
-    model, masks: Mapping[int, np.ndarray], optimizers: Sequence[keras.optimizers.Optimizer] = ()
-) -> None:
-    """Gives the optimizers' slots their first values where weights are pruned; `masks` by the `id` of their kernels.
-
-    Slots are told by their names, `<optimizer>/<path of the variable, with _ for />_<name of the slot>`, in the order of the
-    variables where several have one path.
-    """
-    for optimizer in [*own_step.optimizers_of(model), *optimizers]:
-        if optimizer.built:
-            _mask_slots(optimizer, masks)
-
-
-def _mask_slots(optimizer: keras.optimizers.Optimizer, masks: Mapping[int, np.ndarray]) -> None:
-    kept = {owner: tf.constant(mask, bool) for owner, mask in masks.items()}
-    for slot, owner, start in _slots(optimizer):
+def mask_slots(slots: Sequence[tuple[keras.Variable, int, float]], kept: Mapping[int, Any]) -> None:
+    """Gives slots of optimizers their first values where weights are not kept; `kept` by the `id` of the kernels."""
+    for slot, owner, start in slots:
         mask = kept.get(owner)
         if mask is not None and mask.shape == tuple(slot.shape):
             slot.assign(tf.where(mask, slot.value, tf.constant(start, slot.value.dtype)))
 
 
-def _slots(optimizer: keras.optimizers.Optimizer) -> list[tuple[keras.Variable, int, float]]:
-    """(slot, `id` of the variable it is of, the value it begins with); found once for an optimizer, while it has these slots."""
+def slots_of(optimizer: keras.optimizers.Optimizer) -> list[tuple[keras.Variable, int, float]]:
+    """(slot, `id` of the variable it is of, the value it begins with); found once for an optimizer, while it has these slots.
+
+    Slots are told by their names, `<optimizer>/<path of the variable, with _ for />_<name of the slot>`, in the order of the
+    variables where several have one path.
+    """
     variables = optimizer.variables
     known, slots = _SLOTS.get(optimizer, ([], []))
     if [id(one) for one in known] == [id(one) for one in variables]:
@@ -246,8 +216,8 @@ def _slot_starts(optimizer: keras.optimizers.Optimizer) -> dict[str, float]:
     }
 
 
-def _settable(named: Mapping[str, tuple], masks: Mapping[str, np.ndarray]) -> Arrays:
-    """Masks that were checked, for a model whose masks can be set."""
+def settable(named: Mapping[str, tuple], masks: Mapping[str, np.ndarray]) -> Arrays:
+    """Masks that were checked, for a model whose masks can be set; `named` are its `named_masks`."""
     for *_, part, _ in named.values():
         check_masks_are_set(part)
     return masks_lib.checked(masks, {path: tuple(mask.shape) for path, (mask, *_) in named.items()})
@@ -300,7 +270,7 @@ def matched(model, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
     return dict(pairs)
 
 
-def _named_masks(model) -> dict[str, tuple]:
+def named_masks(model) -> dict[str, tuple]:
     """Path -> (mask, held or None, wrapper, position in the wrapper) for every masked kernel in the model."""
     parts = masked_parts(model)
     if not parts:

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from tf_lottery.base.bounds import whole
@@ -103,15 +102,15 @@ class Pruner:
         """The density of each kernel, if they are to have `density` together."""
         return shared_out(self.distribution, self.shapes, density)
 
-    def __call__(self, densities: Mapping[str, float], optimizers: Sequence[keras.optimizers.Optimizer] = ()) -> Arrays:
-        """Prunes, in as many steps as the criterion wants; returns the masks, which only shrink. `optimizers` as for `set_masks`."""
+    def __call__(self, densities: Mapping[str, float], put: Callable[[Arrays], Any] | None = None) -> Arrays:
+        """Prunes, in as many steps as the criterion wants; returns the masks, which only shrink. `put` sets them, `set_masks` by default."""
         rng, present = np.random.default_rng(self.seed), state.get_masks(self.model)
         steps = 1 if self.m_by_n else criteria.needs(self.criterion).iterations
         for step in range(1, steps + 1):
             shares = {path: density ** (step / steps) for path, density in densities.items()}
             new = self._pruned(present, self._scores(present, rng), shares)
             present = present | new
-        state.set_masks(self.model, new, optimizers=optimizers)
+        state.set_masks(self.model, new) if put is None else put(new)
         return present
 
     def _pruned(self, old: Arrays, scores: Arrays, densities: Mapping[str, float]) -> Arrays:

@@ -214,7 +214,8 @@ class Trainer:
             of `eval_every` and at the steps that a callback lists in an attribute `at_steps`. One that changes the model
             does it in a method `on_stretch_end(step)`, which comes before the measurements; with an attribute
             `early_stop_from` it names the first step that may be the early stop. `params["optimizer"]` is the optimizer
-            that trains the model, `params["probes"]` what probes of the training set are drawn from.
+            that trains the model, `params["probes"]` what probes of the training set are drawn from, `params["jit_compile"]` whether XLA
+            compiles the steps.
           steps: Another number of steps than the Trainer's, for this training alone.
           seed: Another data order and augmentation than the Trainer's, for this training alone.
 
@@ -264,9 +265,8 @@ class Trainer:
         loop = self._loop_for(model)
         probes = self._probes(loop.objective)
         for callback in callbacks:
-            callback.set_params(
-                {"epochs": 1, "steps": steps, "verbose": 0, "optimizer": loop.optimizer, "probes": probes}
-            )
+            params = {"epochs": 1, "steps": steps, "verbose": 0, "optimizer": loop.optimizer, "probes": probes}
+            callback.set_params({**params, "jit_compile": loop.jit})
             callback.set_model(model)
             callback.on_train_begin()
         return loop

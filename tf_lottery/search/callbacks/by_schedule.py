@@ -10,6 +10,7 @@ import numpy as np
 
 from tf_lottery.masking import own_step, state, weights
 from tf_lottery.masking.masked import settle_all
+from tf_lottery.masking.moves import Moves
 from tf_lottery.rules import masks as masks_lib
 from tf_lottery.search.callbacks.clock import Clock, batches_per_update, updates
 
@@ -22,6 +23,7 @@ class BySchedule(keras.callbacks.Callback):
     """
 
     _clock: Clock | Any = None  # in a Trainer none is needed
+    _moves: Moves | None = None  # compiled with the steps of a Trainer
 
     def due(self, step: int, last: int | None) -> Iterable[tuple[int, Any]]:
         """(step, what is asked for there), in order, from `step` to `last`; without a `last` it never ends."""
@@ -45,6 +47,7 @@ class BySchedule(keras.callbacks.Callback):
         trainers = self.given("optimizer")  # a Trainer's, which is not the model's
         self._optimizers = [] if trainers is None else [trainers]
         step = own_step.step_of_model(self.model) if trainers is None else weights.step_of(trainers)
+        self._compile_moves()
         last, self._step = self._last_step(step), step
         self._due: Iterator[tuple[int, Any]] = iter(self.due(step, last))
         if trainers is not None:
@@ -58,6 +61,10 @@ class BySchedule(keras.callbacks.Callback):
         if trainers is None:
             self._clock = Clock(self.model, known_length=self.given("steps") is not None)
         self._act_if_due(step)
+
+    def put(self, masks: Mapping[str, np.ndarray]) -> None:
+        """Sets masks in the middle of the training."""
+        (self._moves or Moves(self.model, self._optimizers))(masks)
 
     def on_train_batch_begin(self, batch, logs=None):
         self._end_batch_of_a_loop()
@@ -93,6 +100,12 @@ class BySchedule(keras.callbacks.Callback):
         self._asked_for(int(arrays["step"]))
         if self._clock:
             self._clock.await_step(self._next and self._next[0])
+
+    def _compile_moves(self) -> None:
+        if not self.given("jit_compile"):
+            self._moves = None
+        elif self._moves is None or not self._moves.serves(self.model, self._optimizers):
+            self._moves = Moves(self.model, self._optimizers, jit_compile=True)
 
     def given(self, name: str) -> Any:
         """What the training says of itself; a loop of one's own says nothing."""

@@ -126,7 +126,7 @@ class PruneBySchedule(BySchedule):
             densities = {path: 1 - sparsities.get(part, 0.0) for path, part in self._schedules.items()}
         else:
             densities = self._pruner.shared_out(1 - sparsities[self.schedule])
-        self._reached = masks_lib.density(self._pruner(densities, self._optimizers))
+        self._reached = masks_lib.density(self._pruner(densities, self.put))
 
     def on_epoch_begin(self, epoch, logs=None):
         self._look_at_checkpoints()

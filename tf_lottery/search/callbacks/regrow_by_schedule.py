@@ -185,7 +185,7 @@ class RegrowBySchedule(BySchedule):
                     mask, np.abs(values), growth[kernel.path], round(share * kept), seed=seed
                 )
         Replicas(strategy_of(self.model)).check_same([digest(mask) for mask in new.values()], "masks")
-        state.move_masks(self.model, new, optimizers=self._optimizers)
+        self.put(new)
 
     def on_train_end(self, logs=None):
         super().on_train_end(logs)
