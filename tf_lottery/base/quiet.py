@@ -26,6 +26,20 @@ def native_stderr_off() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def tensorflow_loading() -> Iterator[None]:
+    """`native_stderr_off` while a command imports TensorFlow, which takes seconds: a terminal says so until it is there."""
+    told = sys.stderr.isatty() and "tensorflow" not in sys.modules
+    if told:
+        print("Loading TensorFlow ...", end="", file=sys.stderr, flush=True)
+    try:
+        with native_stderr_off():
+            yield
+    finally:
+        if told:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
 def native_stderr_off_but_python() -> Iterator[None]:
     """As `native_stderr_off`, while somebody else's Python runs, which may have something to say."""
     with contextlib.ExitStack() as stack:

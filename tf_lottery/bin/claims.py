@@ -18,7 +18,7 @@ from typing import Any
 
 from tf_lottery import claims
 from tf_lottery.base.errors import DataError
-from tf_lottery.base.quiet import native_stderr_off
+from tf_lottery.base.quiet import tensorflow_loading
 from tf_lottery.bin import main as main_lib
 from tf_lottery.bin import tasks
 from tf_lottery.bin.display import LevelDisplay, print_json
@@ -142,7 +142,7 @@ def main(argv: list[str]) -> None:
 
 def _work(plan: Plan, missing: Mapping[str, Sequence], folder: Path, checking: Checking) -> dict[str, str]:
     """Does what is missing; returns the data sets that could not be had, and why."""
-    with native_stderr_off():
+    with tensorflow_loading():
         from tf_lottery.runs import experiment
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns where one process trains many models
 

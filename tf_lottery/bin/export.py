@@ -23,7 +23,7 @@ import numpy as np
 
 from tf_lottery.base.errors import DataError, LotteryError, TicketError
 from tf_lottery.base.files import free
-from tf_lottery.base.quiet import native_stderr_off, silenced
+from tf_lottery.base.quiet import silenced, tensorflow_loading
 from tf_lottery.bin import main as main_lib
 from tf_lottery.bin.display import tell
 from tf_lottery.bin.flags import Flags
@@ -106,7 +106,7 @@ def main(argv: list[str]) -> None:
     ticket, name = _ticket_of(source)
     folder = free(target.output or Path("exported") / name, target.overwrite, marker="report.json")
 
-    with native_stderr_off():
+    with tensorflow_loading():
         from tf_lottery import export
     from rich.console import Console
 

@@ -21,7 +21,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from tf_lottery.base.quiet import native_stderr_off
+from tf_lottery.base.quiet import tensorflow_loading
 from tf_lottery.bin import main as main_lib
 from tf_lottery.bin import study, tasks, training
 from tf_lottery.bin.flags import Flags
@@ -93,7 +93,7 @@ def _job(place: training.Place, run: Run, settings: Settings, elsewhere: bool) -
 
 
 def _plan_of_network(place: training.Place, settings: Settings) -> Plan:
-    with native_stderr_off():
+    with tensorflow_loading():
         from tf_lottery.problems import data
         from tf_lottery.runs import problem
     return problem.plan_of(settings, data.load(settings.dataset, place.data_dir))

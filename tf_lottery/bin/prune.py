@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from tf_lottery.base import guard
-from tf_lottery.base.quiet import native_stderr_off, warnings_told
+from tf_lottery.base.quiet import tensorflow_loading, warnings_told
 from tf_lottery.bin import flags as flags_lib
 from tf_lottery.bin import main as main_lib
 from tf_lottery.bin.display import print_json, print_table, progress_on, tell
@@ -125,7 +125,7 @@ def main(argv: list[str]) -> None:
     origin = own_data.origin(source.dataset, source.data, source.data_dir, plugins)
     plan = prune_plan.checked(source, how, training, target, origin, bool(plugins))
     with guard.alone(plan.unfinished, str(plan.unfinished)), plan.begun(), warnings_told(tell):
-        with native_stderr_off():
+        with tensorflow_loading():
             from tf_lottery.runs import pruning
         display = Display(target, training.epochs)
         with display.progress:

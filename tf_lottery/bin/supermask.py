@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.base.quiet import native_stderr_off
+from tf_lottery.base.quiet import tensorflow_loading
 from tf_lottery.bin import main as main_lib
 from tf_lottery.bin import tasks, training
 from tf_lottery.bin.flags import Flags
@@ -87,7 +87,7 @@ def _by_rule(place: training.Place, settings: SupermaskSettings) -> None:
     run = Run.at(place.results_dir, place.name)
     Settings.of(run)
 
-    with native_stderr_off():
+    with tensorflow_loading():
         from tf_lottery.runs import by_rule
 
     from tf_lottery.bin.display import print_json, print_table, rule_table

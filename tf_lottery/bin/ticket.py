@@ -23,7 +23,7 @@ import numpy as np
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.base.files import free, whole_file
 from tf_lottery.base.hints import did_you_mean
-from tf_lottery.base.quiet import native_stderr_off
+from tf_lottery.base.quiet import tensorflow_loading
 from tf_lottery.bin import main as main_lib
 from tf_lottery.bin.export import is_keras_file, load_keras
 from tf_lottery.bin.flags import Flags
@@ -95,7 +95,7 @@ def apply(options: Options, file: str) -> None:
     ticket = Ticket.load(file, max_weights=options.max_weights)
     which = options.weights or ("initial" if ticket.final is None else "final")
 
-    with native_stderr_off():
+    with tensorflow_loading():
         from tf_lottery.masking import wrapping
         from tf_lottery.problems import data
         from tf_lottery.runs import problem

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from tf_lottery.base.quiet import native_stderr_off
+from tf_lottery.base.quiet import tensorflow_loading
 from tf_lottery.bin import tasks
 from tf_lottery.runs.executor.task import Task
 from tf_lottery.runs.results import Run
@@ -169,7 +169,7 @@ def here(
       branch: The branch of the run that it trains.
       arguments: For the function, beside those that `place` decides.
     """
-    with native_stderr_off():
+    with tensorflow_loading():
         from tf_lottery.masking import distribution
         from tf_lottery.runs import experiment
 
@@ -234,7 +234,7 @@ def at_once(
 
 def _print_plans(place: Place, function: str, jobs: Sequence[Job]) -> None:
     """What `--dry_run` prints of runs that are worked on by a function of `experiment`; each network is rehearsed once."""
-    with native_stderr_off():  # before a rehearsal is timed
+    with tensorflow_loading():  # before a rehearsal is timed
         from tf_lottery.runs import experiment
     from tf_lottery.bin import dry_run
 

@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.base.quiet import native_stderr_off
+from tf_lottery.base.quiet import tensorflow_loading
 from tf_lottery.bin import main as main_lib
 from tf_lottery.bin.display import LevelDisplay, print_json, print_table
 from tf_lottery.bin.flags import Flags
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
         raise LotteryError("Expected --name, a run, and --level, which of its levels, but received none.")
     run = Run.at(place.results_dir, place.name)
     Settings.of(run)  # before TensorFlow is loaded
-    with native_stderr_off():
+    with tensorflow_loading():
         from tf_lottery.runs import verification
     todo = verification.plan(run, place.level)
     print(todo.sentence, file=sys.stderr if place.json else sys.stdout)
