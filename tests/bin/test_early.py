@@ -163,6 +163,8 @@ def test_a_control_has_no_winning_ticket():
     ):
         said = verdict(levels, settings=settings)
         assert said.startswith(f"The best level of this control ({control}): level 1") and "ticket" not in said
+    said = verdict(levels, settings={"search": "regrow", "survivors": "rewind", "criterion": "large_final"})
+    assert said.startswith("The best sparse network (no ticket: it was trained sparse from the start): level 1")
 
 
 def test_what_does_not_train_is_told_what_does(dense_net):

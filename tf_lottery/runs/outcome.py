@@ -93,7 +93,7 @@ def verdict(
     Args:
       levels: Those of the search.
       branches: Those of its branches, by name; the controls among them are named where they have the winner's level.
-      settings: Those of the search: one that is a control itself has no winning ticket.
+      settings: Those of the search: one that is a control itself has no winning ticket, nor has one that rewinds nothing.
     """
     tickets = [level for level in levels if level.level > 0 and level.in_full]
     if not tickets:
@@ -118,6 +118,8 @@ def verdict(
     won = "The winning ticket" if gain > 0 else "No ticket won; the best"
     if control := control_of(settings):
         won = f"The best level of this control ({control})"
+    elif settings.get("search") == "regrow":
+        won = "The best sparse network (no ticket: it was trained sparse from the start)"
     return f"{won}: {_reached(best)}, {'; '.join(filter(None, (compared, controls)))} ({_means(best)})."
 
 
