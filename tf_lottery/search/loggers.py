@@ -48,7 +48,7 @@ def made(given: Logger | str | Callable | Sequence, tell: Callable[[str], None] 
     Raises:
       LotteryError: If one is unknown, lacks a method, or cannot be made.
     """
-    found: dict[str, Logger] = {}
+    found: dict[str, Any] = {}
     for one in given if isinstance(given, list | tuple) else [given]:
         name = one if isinstance(one, str) else getattr(one, "__name__", type(one).__name__)
         while name in found:
