@@ -13,7 +13,7 @@ import pytest
 
 from tf_lottery import report
 from tf_lottery.bin import main
-from tf_lottery.report import census, masks, measured, style, untrained, weights
+from tf_lottery.report import census, kernels, masks, measured, page, style, trained, untrained, weights
 from tf_lottery.rules import criteria
 from tf_lottery.rules import masks as masks_lib
 from tf_lottery.runs.outcome import Statistic
@@ -104,7 +104,7 @@ def test_a_search_has_all_its_figures_and_nothing_is_left_out(written):
         "weights",
         "survivors",
     }
-    figures |= {"overlap", "connected"}
+    figures |= {"overlap", "connected", "kernels", "trained", "signs"}
     assert {path.name for path in written.iterdir()} == {f"{name}.png" for name in figures} | {"table.md", "index.html"}
     page = Page(written / "index.html")
     assert page.tags.count("img") == len(figures) == len(page.captions) and "Left out" not in page.text
@@ -195,8 +195,9 @@ def test_curves_are_of_the_test_set_where_it_was_measured_often(tmp_path, of_tes
     curve = [dict(zip(names, (i, 1.0, 1.0, 0.1 * i, 0.05 * i if i <= of_test else None))) for i in range(1, 8)]
     run.write_level(0, run.ticket(0, 0), curve)
     picture = measured.curves(run)
-    (axes,) = picture.figure.axes
-    assert axes.get_ylabel() == f"{data} accuracy (%)" and f"on the {data} set" in picture.caption
+    axes, loss = picture.figure.axes
+    assert axes.get_ylabel() == f"{data} accuracy (%)" and f"on the {data} set and validation loss" in picture.caption
+    assert loss.get_ylabel() == "validation loss" and loss.lines[0].get_ydata() == pytest.approx(np.ones(7))
     scale, steps = (5, of_test) if data == "test" else (10, 7)
     assert axes.lines[0].get_ydata() == pytest.approx([scale * i for i in range(1, steps + 1)])
 
@@ -288,18 +289,71 @@ def test_the_density_axis_ends_shortly_after_the_last_level():
         assert all(0 < side < (0.04 if len(densities) > 1 else 0.51) * (left - right) for side in empty)
 
 
-@pytest.mark.parametrize(("first", "shown"), [(40.0, True), (2.0, False)])
-def test_first_steps_are_shown_unless_they_press_the_others_together(tmp_path, first, shown):
+@pytest.mark.parametrize(("first", "plain"), [(40.0, True), (2.0, False)])
+def test_first_steps_are_shown_and_do_not_press_the_others_together(tmp_path, first, plain):
     run = write_run(tmp_path / "short", levels=0, replicates=1)
-    accuracies = [first, *np.linspace(50 if shown else 60, 62, 11)]
+    accuracies = [first, *np.linspace(50 if plain else 95, 62 if plain else 98, 11)]
     names = ("step", "train_loss", "validation_loss", "validation_accuracy", "test_accuracy")
     run.write_level(
-        0, run.ticket(0, 0), [dict(zip(names, (i, 1.0, 1.0, a / 100, a / 100))) for i, a in enumerate(accuracies, 1)]
+        0, run.ticket(0, 0), [dict(zip(names, (i, 1.0, i, a / 100, a / 100))) for i, a in enumerate(accuracies, 1)]
     )
-    picture = measured.curves(run)
-    (axes,) = picture.figure.axes
-    assert (axes.get_ylim()[0] < first) == shown and ("lies below the axis" in picture.caption) != shown
-    assert axes.lines[0].get_markevery() == 1
+    axes, loss = measured.curves(run).figure.axes
+    low, high = axes.get_ylim()
+    assert low < first and high > max(accuracies) and (axes.get_yscale() == "linear") == plain
+    place = [axes.transAxes.inverted().transform(axes.transData.transform((0, y)))[1] for y in accuracies]
+    assert place[-1] - place[1] > 0.15 and len([tick for tick in axes.get_yticks() if low <= tick <= high]) >= 4
+    assert axes.lines[0].get_markevery() == 1 and loss.get_yscale() == "log"
+
+
+def test_each_kernel_is_shown_weight_by_weight(run, tmp_path):
+    levels = census.take(run)
+    first, output = kernels.masks(run, levels).figure.axes
+    mask = run.ticket(0, 4).masks
+    drawn = np.asarray(first.images[0].get_array())
+    for unit in range(8):  # side by side, each in the shape of the input
+        assert np.array_equal(drawn[:, 7 * unit : 7 * unit + 6], mask["net/hidden/kernel"][:, unit].reshape(6, 6))
+    assert np.array_equal(output.images[0].get_array(), mask["net/output/kernel"].T)
+    assert "% of 288 weights" in first.get_title()
+    run = write_run(tmp_path / "conv", WINDOW, (8, 8, 1), levels=1)
+    first, _ = kernels.masks(run, census.take(run)).figure.axes
+    mask = run.ticket(0, 1).masks["net/conv/kernel"]
+    assert "first 32 of 40" in first.get_title()
+    assert np.array_equal(first.images[0].get_array()[4:7, 4:7], mask[:, :, 0, 9])
+    big = write_run(tmp_path / "big", {"net/k": (500, 600)}, None, levels=1, replicates=1)
+    (axes,) = kernels.masks(big, census.take(big)).figure.axes
+    assert axes.images[0].get_array().shape == (400, 400) and "the first 400 x 400 of 500 x 600" in axes.get_title()
+
+
+def test_trained_weights_and_signs_by_hand(run):
+    levels = census.take(run)
+    hidden, output = trained.trained(run, levels).figure.axes[:2]
+    parent, child = run.ticket(0, 3), run.ticket(0, 4)
+    for axes, path in ((hidden, "net/hidden/kernel"), (output, "net/output/kernel")):
+        *_, kept, pruned = axes.patches
+        was, now = (ticket.masks[path].astype(bool) for ticket in (parent, child))
+        for patch, count in ((kept, now.sum()), (pruned, (was & ~now).sum())):
+            assert patch.get_xy()[1:120:2, 1].sum() == count  # the heights of the steps
+    axes = trained.signs(run, levels).figure.axes[0]
+    for line, path in zip(axes.lines, IMAGE):
+        shares = []
+        for replicate in (0, 1):
+            ticket = run.ticket(replicate, 2)
+            kept = ticket.masks[path] == 1
+            shares.append(100 * np.mean(np.sign(ticket.initial[path][kept]) == np.sign(ticket.final[path][kept])))
+        assert line.get_ydata()[2] == pytest.approx(np.mean(shares))
+
+
+def test_three_points_stand_in_a_table(tmp_path):
+    names = {path.stem for path in report.write(write_run(tmp_path / "few", levels=2), tmp_path / "out")}
+    assert "accuracy" not in names and "curves" in names
+    assert "so few points make no curve, they stand in the table" in Page(tmp_path / "out" / "index.html").text
+
+
+def test_settings_that_are_not_set_are_not_shown(tmp_path):
+    run = write_run(tmp_path / "short", levels=1, replicates=1)
+    run.open({"model": "net", "dataset": "none", "rewind_to": 0, "level_steps": None, "dense": False}, {})
+    told = page.about(run, "").settings
+    assert "level_steps" not in told and (told["rewind_to"], told["dense"]) == ("0", "false")
 
 
 def test_a_supermask_run_has_figures_of_its_own(tmp_path):
@@ -318,7 +372,17 @@ def test_a_supermask_run_has_figures_of_its_own(tmp_path):
         curve = [{"step": step, "test_accuracy": step / 20} for step in (5, 10)]
         run.write_level(replicate, Ticket(masks, initial, metrics=metrics, found={"input_shape": [6, 6, 1]}), curve)
     names = {path.stem for path in report.write(run, tmp_path / "out")}
-    assert names == {"learning", "layer_density", "first_layer", "survivors", "overlap", "connected", "table", "index"}
+    assert names == {
+        "learning",
+        "layer_density",
+        "first_layer",
+        "kernels",
+        "survivors",
+        "overlap",
+        "connected",
+        "table",
+        "index",
+    }
     assert (
         "reaches 70.00 % test accuracy under it (means of 2 replicates)" in (tmp_path / "out" / "table.md").read_text()
     )

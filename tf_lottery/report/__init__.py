@@ -6,7 +6,9 @@ What stands here, and after a colon the names that other rooms take from it:
     checked    figures of tickets that were verified: their controls as bars, the lines to others as curves
     untrained  figures of untrained networks: masks that were learned, and masks by rule
     masks      figures of masks: where connections are kept, how alike replicates are
+    kernels    each kernel's mask as a picture
     weights    figures of weights: initial against final, and the initial weights that survive
+    trained    figures of trained weights: which a round kept, and which signs stay
     census     what the masks of a run are like, counted for the figures
     style      how figures look, and what one is
     table      the table: tickets by level, or learned masks
@@ -27,7 +29,7 @@ import matplotlib.pyplot as plt
 
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.base.files import whole_file
-from tf_lottery.report import census, checked, masks, measured, page, untrained, weights
+from tf_lottery.report import census, checked, kernels, masks, measured, page, trained, untrained, weights
 from tf_lottery.report.style import (
     COLOURS,
     STYLE,
@@ -44,6 +46,8 @@ from tf_lottery.runs.results import Run
 from tf_lottery.runs.verified import read_all
 
 __all__ = ["COLOURS", "STYLE", "conclusion", "density_axis", "readable_range", "save", "series_of", "write"]
+
+FEW = 3  # points that make no curve
 
 
 def write(run: Run, folder: Path, levels: Sequence[int] | None = None) -> list[Path]:
@@ -100,8 +104,14 @@ def _of_search(run: Run, series: Series, levels: Sequence[int] | None) -> list[P
     whole = [
         (name, [level for level in levels if level.in_full]) for name, levels in series
     ]  # short ones are no tickets
-    drawn: list[Picture | LeftOut] = [measured.against_density(whole, name) for name in ("accuracy", "early_stop")]
-    drawn += [curves, measured.against_density(whole, "final_accuracy")]
+    if sum(len(levels) for _, levels in whole) <= FEW:
+        few = "so few points make no curve, they stand in the table"
+        before: list[Picture | LeftOut] = [LeftOut("Accuracy and early stop against density", few)]
+        after: list[Picture | LeftOut] = []
+    else:
+        before = [measured.against_density(whole, name) for name in ("accuracy", "early_stop")]
+        after = [measured.against_density(whole, "final_accuracy")]
+    drawn = [*before, curves, *after]
     drawn += checked.pictures(read_all(run))
     if rule := run.rule():
         drawn.append(untrained.by_rule(rule))
@@ -113,8 +123,11 @@ def _of_search(run: Run, series: Series, levels: Sequence[int] | None) -> list[P
         *drawn,
         masks.layer_densities(counted),
         masks.first_layer(counted),
+        kernels.masks(run, counted),
         weights.scatter(run, counted),
+        trained.trained(run, counted),
         weights.survivors(run, counted),
+        trained.signs(run, counted),
         masks.overlaps(counted),
         masks.connected_units(counted),
     ]
@@ -132,6 +145,7 @@ def _of_supermask(run: Run, rows: Sequence[Mapping[str, float]]) -> list[Picture
         *drawn,
         masks.layer_densities(counted),
         masks.first_layer(counted),
+        kernels.masks(run, counted),
         weights.survivors_of_masks(run, counted[0]),
         masks.overlaps(counted),
         masks.connected_units(counted),

@@ -15,10 +15,11 @@ from tf_lottery.report.style import (
     LeftOut,
     Picture,
     banded,
+    bare,
     density_axis,
     kernel_looks,
     legend_above,
-    log_percents,
+    log_plain,
     short_names,
     spread,
 )
@@ -41,7 +42,7 @@ def layer_densities(levels: Sequence[Level]) -> Picture | LeftOut:
 
     _for_each_kernel(figure, levels, draw)
     if len(levels) > 1 and not empty_kernels(levels):
-        log_percents(axes)
+        log_plain(axes)
     else:
         axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
     axes.set_ylabel("weights remaining in the kernel (%)")
@@ -139,7 +140,7 @@ def _images(levels: Sequence[Level], title: str) -> Picture:
         most = max(1, *(picture.max() for picture in level.kept_by_input[:shown]))
         for axes, picture, replicate in zip(own, level.kept_by_input, level.replicates):
             image = axes.imshow(picture, cmap=SHADES, vmin=0, vmax=most)
-            _bare(axes)
+            bare(axes)
             if len(chosen) == 1:
                 axes.set_title(f"replicate {replicate}", fontsize=10)
             elif at == 0:
@@ -195,7 +196,7 @@ def _windows(levels: Sequence[Level], title: str) -> Picture:
     figure, panels = plt.subplots(1, len(chosen), figsize=(5.6, 3.2), squeeze=False)
     for axes, level in zip(panels[0], chosen):
         shown = axes.imshow(_montage(level.kept_by_input[0][:, :, :FILTERS]), cmap=SHADES, vmin=0)
-        _bare(axes)
+        bare(axes)
         axes.set_title(f"{100 * level.density:.3g} %", fontsize=10)
         bar = figure.colorbar(shown, ax=axes, location="bottom", aspect=12, shrink=0.85, pad=0.03)
         bar.set_ticks([0, int(shown.get_array().max())])
@@ -259,14 +260,6 @@ def _line(axes: Axes, levels: Sequence[Level], of: Callable[[Level], list[float]
         linestyle="",
         **{**own, "markersize": 7},
     )
-
-
-def _bare(axes: Axes) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.grid(False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
 
 
 def _replicates(levels: Sequence[Level]) -> str:

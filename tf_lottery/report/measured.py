@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.report.style import (
@@ -17,6 +18,8 @@ from tf_lottery.report.style import (
     density_axis,
     legend_above,
     line_look,
+    log_plain,
+    near_the_top,
     readable_range,
     some,
     spread,
@@ -116,57 +119,87 @@ def curves(run: Run, levels: Sequence[int] | None = None) -> Picture | None:
         )
     if not found:
         return None
-    figure, axes = plt.subplots()
+    lost = _measured(kept, "validation_loss")
+    figure, panels = plt.subplots(
+        1 + bool(lost),
+        1,
+        figsize=(5.6, 6.2 if lost else 3.9),
+        squeeze=False,
+        sharex=True,
+        height_ratios=[3, 2][: 1 + bool(lost)],
+    )
+    axes = panels[0, 0]
     everything: list[Statistic] = []
+    losses: list[Statistic] = []
     chosen = sorted(set(levels)) if levels else spread(list(found), 5)
     for level, colour, marker in zip(chosen, cycle(COLOURS), cycle(MARKERS)):
+        if level in lost:
+            losses += (values := list(lost[level].values()))
+            banded(panels[1, 0], list(lost[level]), values, color=colour, marker=marker, markevery=some(values))
+            _star(panels[1, 0], lost[level], stops.get(level), colour)
         at = found[level]
         values = list(at.values())
         everything += values
         label = f"{Statistic.of(densities[level]).mean:.3g} %"
         banded(axes, list(at), values, color=colour, marker=marker, markevery=some(values), label=label)
-        if stops.get(level):
-            stop = Statistic.of(stops[level]).mean
-            value = at[min(at, key=lambda step: abs(step - stop))].mean
-            axes.scatter(stop, value, s=110, marker="*", color=colour, edgecolors="white", linewidths=0.8, zorder=5)
-    bottom, top = _height(everything)
-    axes.set_ylim(bottom, top)
+        _star(axes, at, stops.get(level), colour)
+    _stretch(axes, everything)
     axes.set_xlim(left=0)
-    thousands(axes.xaxis)
-    axes.set_xlabel("training step")
     axes.set_ylabel(f"{data} accuracy (%)")
-    legend_above(figure, "weights remaining", columns=5)
+    if losses:
+        panels[1, 0].set_ylabel("validation loss")
+        low, high = min(value.low for value in losses), max(value.high for value in losses)
+        if low > 0 and high > 4 * low:
+            log_plain(panels[1, 0])
+    thousands(panels[-1, 0].xaxis)
+    panels[-1, 0].set_xlabel("training step")
+    legend_above(figure, "weights remaining", columns=5, handles=axes.get_legend_handles_labels()[0])
     many = max(map(len, replicates.values()))
-    below = f"; what is less than {bottom:.4g} % lies below the axis" * (min(v.low for v in everything) < bottom)
     starred = ", a star at the mean early stop" if any(map(stops.get, chosen)) else ""
-    caption = f"Accuracy on the {data} set during training, by the share of weights kept{starred}" + (
+    loss = " and validation loss" if losses else ""
+    caption = f"Accuracy on the {data} set{loss} during training, by the share of weights kept{starred}" + (
         f": mean of {many} replicates, with a band from the lowest to the highest" if many > 1 else ", one replicate"
     )
-    return Picture("curves", "Training", f"{caption}{below}.", figure)
+    return Picture("curves", "Training", f"{caption}.", figure)
 
 
-def _height(values: Sequence[Statistic]) -> tuple[float, float]:
-    """The ends of the axis of curves: all values, but for the first steps where those would press the others together."""
+def _star(axes: Axes, at: Mapping[float, Statistic], stops: Sequence[float] | None, colour: str) -> None:
+    """Marks the mean early stop on a curve."""
+    if stops:
+        stop = Statistic.of(stops).mean
+        value = at[min(at, key=lambda step: abs(step - stop))].mean
+        axes.scatter(stop, value, s=110, marker="*", color=colour, edgecolors="white", linewidths=0.8, zorder=5)
+
+
+def _stretch(axes: Axes, values: Sequence[Statistic]) -> None:
+    """An axis for all values of accuracy; where the first steps would press the others together it is stretched towards 100 %."""
     means = sorted(value.mean for value in values)
     low, high = min(value.low for value in values), max(value.high for value in values)
     most = means[len(means) // 10]
-    if high - low > 3 * max(high - most, 0.1):
-        low = most - 0.4 * max(high - most, 0.1)
     margin = 0.05 * max(high - low, 0.1)
-    return low - margin, high + margin
+    if high - low > 3 * max(high - most, 0.1):
+        near_the_top(axes, low - margin, high)
+    else:
+        axes.set_ylim(low - margin, high + margin)
 
 
 def _accuracies(
     curves: Mapping[int, Sequence[Sequence[Mapping[str, float]]]], data: str
 ) -> dict[int, dict[float, Statistic]]:
-    """By level, percent by step, at the steps that all replicates measured: an early stop adds a step in one of them."""
+    return _measured(curves, f"{data}_accuracy", 100)
+
+
+def _measured(
+    curves: Mapping[int, Sequence[Sequence[Mapping[str, float]]]], column: str, scale: float = 1
+) -> dict[int, dict[float, Statistic]]:
+    """By level, a column by step, at the steps that all replicates measured: an early stop adds a step in one of them."""
     found = {}
     for level, replicates in curves.items():
         at: dict[float, list[float]] = {}
         for curve in replicates:
             for row in curve:
-                if row[f"{data}_accuracy"] is not None:
-                    at.setdefault(row["step"], []).append(100 * row[f"{data}_accuracy"])
+                if row.get(column) is not None:
+                    at.setdefault(row["step"], []).append(scale * row[column])
         if common := {step: Statistic.of(at[step]) for step in sorted(at) if len(at[step]) == len(replicates)}:
             found[level] = common
     return found

@@ -40,7 +40,7 @@ def about(run: Run, words: str) -> About:
     """What the page of a run is about."""
     spec = run.spec() or {"settings": {}, "versions": {}}
     settings = {**spec["settings"], **{f"version of {name}": value for name, value in spec["versions"].items()}}
-    told = {key: plain(value) for key, value in settings.items()}
+    told = {key: plain(value) for key, value in settings.items() if value not in (None, [], {})}
     return About(run.name, _what(spec["settings"]), words, [f"{remark}." for remark in run.remarks()], told)
 
 

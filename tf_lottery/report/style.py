@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -93,13 +94,14 @@ def readable_range(series: Series, column: str, scale: float) -> tuple[float, fl
     return bottom - margin, highest + margin
 
 
-def log_percents(axes: Axes) -> None:
-    """A logarithmic axis of percents with plain numbers, more of them where it is short."""
+def log_plain(axes: Axes) -> None:
+    """A logarithmic axis with plain numbers, more of them where it is short."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low > 20 else (1, 1.5, 2, 3, 4, 6, 8)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="y", which="minor", length=0)
 
 
 def thousands(axis) -> None:
@@ -135,6 +137,35 @@ def banded(axes: Axes, x: Sequence[float], values: Sequence[Statistic], **look) 
         x, [v.low for v in values], [v.high for v in values], color=look["color"], alpha=0.15, linewidth=0
     )
     axes.plot(x, [v.mean for v in values], **look)
+
+
+def bare(axes: Axes) -> None:
+    """A picture needs no axes."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def near_the_top(axes: Axes, low: float, high: float) -> None:
+    """An axis of percents on which the last points before 100 have as much room as all the others: by the logarithm of what is missing."""
+    floor = max(100 - high, 0.02) / 2
+    axes.set_yscale(
+        "function",
+        functions=(lambda y: -np.log(np.maximum(100 - y, floor)), lambda t: 100 - np.exp(-np.asarray(t))),
+    )
+    bottom, top = max(low, 0), high + (100 - high) / 8
+    ticks = [
+        tick for tick in (*range(0, 90, 10), *np.arange(90, 98), *np.arange(98, 100, 0.2)) if bottom <= tick <= top
+    ]
+    apart = np.log((100 - bottom) / max(100 - top, floor)) / 8
+    shown: list[float] = []
+    for tick in ticks:
+        if not shown or np.log((100 - shown[-1]) / (100 - tick)) > apart:
+            shown.append(tick)
+    axes.set_yticks(shown, [f"{tick:.3g}" for tick in shown])
+    axes.set_ylim(bottom, top)
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:

@@ -67,6 +67,9 @@ def by_rule(rows: Sequence[Mapping[str, Any]]) -> Picture:
         name: Statistic.of([row["test_accuracy"] for row in best]).mean for name, best in best_by_rule(rows).items()
     }
     ranked = sorted(means, key=lambda name: -means[name])
+    first, last = _happening(rows)
+    beyond = {row["density"] for row in rows} - {row["density"] for row in rows if first <= row["density"] <= last}
+    rows = [row for row in rows if first <= row["density"] <= last]
     for axes, constant in zip(panels[:, 0], constants):
         for name in reversed(ranked):
             at: dict[float, list[float]] = {}
@@ -94,4 +97,21 @@ def by_rule(rows: Sequence[Mapping[str, Any]]) -> Picture:
         f"weights kept, the best {min(NAMED, len(ranked))} criteria with names: "
         f"{f'mean, min and max of {many} replicates' if many > 1 else 'one replicate'}."
     )
+    if beyond:
+        caption = f"{caption[:-1]}; at the other {len(beyond)} densities nothing is far above chance."
     return Picture("by_rule", "Masks by rule", caption, figure)
+
+
+def _happening(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """The least and the largest density between which some mask is well above guessing, with one more at each end.
+
+    Guessing is what half of all masks do no better than, or nearly so.
+    """
+    densities = sorted({row["density"] for row in rows})
+    accuracies = sorted(row["test_accuracy"] for row in rows)
+    guessing, best = accuracies[len(accuracies) // 4], accuracies[-1]
+    above = [row["density"] for row in rows if row["test_accuracy"] > guessing + 0.15 * (best - guessing)]
+    if not above:
+        return densities[0], densities[-1]
+    first, last = densities.index(min(above)), densities.index(max(above))
+    return densities[max(first - 1, 0)], densities[min(last + 1, len(densities) - 1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -46,16 +47,10 @@ def initial_values(ticket: Ticket, path: str) -> np.ndarray:
     return values
 
 
-def scatter(run: Run, levels: Sequence[Level]) -> Picture | LeftOut:
-    """Initial against final weights of the first and the last round, with the cut of the criterion."""
-    title = "What a round keeps"
+def rounds_of(run: Run, levels: Sequence[Level], ticket: Callable[[int], Ticket]) -> list[tuple[int, int]]:
+    """(level, the level it was pruned from) of the first and the last round whose tickets tell what it looked at."""
     replicate = levels[0].replicates[0]
     pruned = [level.level for level in levels if level.level and replicate in level.replicates]
-    tickets: dict[int, Ticket] = {}
-
-    def ticket(level: int) -> Ticket:
-        return tickets.setdefault(level, run.ticket(replicate, level))
-
     rounds = []
     for level in dict.fromkeys((pruned[0], pruned[-1])) if pruned else ():
         found = ticket(level).found
@@ -68,10 +63,20 @@ def scatter(run: Run, levels: Sequence[Level]) -> Picture | LeftOut:
         )  # by the round: what the ticket has
         if seen and ticket(parent).final is not None:
             rounds.append((level, parent))
+    return rounds
+
+
+NEEDED = "it needs the ticket of a level, with the trained weights that the next level was pruned from"
+
+
+def scatter(run: Run, levels: Sequence[Level]) -> Picture | LeftOut:
+    """Initial against final weights of the first and the last round, with the cut of the criterion."""
+    title = "What a round keeps"
+    replicate = levels[0].replicates[0]
+    ticket = cache(lambda level: run.ticket(replicate, level))
+    rounds = rounds_of(run, levels, ticket)
     if not rounds:
-        return LeftOut(
-            title, "it needs the ticket of a level, with the trained weights that the next level was pruned from"
-        )
+        return LeftOut(title, NEEDED)
     criterion = ticket(rounds[0][0]).found.get("criterion")
     paths = spread(list(ticket(rounds[0][0]).masks), 3)
     figure, panels = plt.subplots(len(rounds), len(paths), figsize=(5.6, 0.9 + 2.0 * len(rounds)), squeeze=False)
@@ -80,7 +85,7 @@ def scatter(run: Run, levels: Sequence[Level]) -> Picture | LeftOut:
         axes.set_title(names[path], fontsize=10)
     for row, (level, parent) in zip(panels, rounds):
         for axes, path in zip(row, paths):
-            one = _round(ticket(parent), ticket(level), path)
+            one = what_it_did(ticket(parent), ticket(level), path)
             drawn += _scatter(axes, one, _known(criterion))
         row[0].set_ylabel(f"level {parent} to {level}\nfinal weight", fontsize=9)
     for axes in panels[-1]:
@@ -105,7 +110,7 @@ def scatter(run: Run, levels: Sequence[Level]) -> Picture | LeftOut:
     return Picture("weights", title, caption, figure)
 
 
-def _round(parent: Ticket, child: Ticket, path: str) -> Round:
+def what_it_did(parent: Ticket, child: Ticket, path: str) -> Round:
     candidates = parent.masks[path].astype(bool)
     kept = child.masks[path].astype(bool)
     return Round(initial_values(parent, path) * candidates, arrays(parent.final)[path] * candidates, candidates, kept)
@@ -192,7 +197,7 @@ def survivors(run: Run, levels: Sequence[Level]) -> Picture | LeftOut:
                 kept.setdefault((path, level.level), []).append(values[path][masks[path].astype(bool)])
     figure, panels = _histograms(initial, short_names(list(levels[0].kernels)))
     for axes, path in zip(panels, paths):
-        edges = _edges(initial[path])
+        edges = edges_of(initial[path])
         for level, colour in zip(chosen, COLOURS):
             counted = np.concatenate(kept[path, level.level])
             if counted.size:
@@ -222,7 +227,7 @@ def survivors_of_masks(run: Run, level: Level) -> Picture:
     figure, panels = _histograms(drawn, short_names(list(level.kernels)))
     for axes, path in zip(panels, paths):
         axes.hist(
-            np.concatenate(kept[path]), _edges(drawn[path]), density=True, histtype="step", color=BLUE, linewidth=1.3
+            np.concatenate(kept[path]), edges_of(drawn[path]), density=True, histtype="step", color=BLUE, linewidth=1.3
         )
     stored = not isinstance(run.ticket(level.replicates[0], level.level).initial[paths[0]], Recipe)
     handles = [plt.Rectangle((0, 0), 1, 1, color="0.85", label="all"), Line2D([], [], color=BLUE, label="kept")]
@@ -237,22 +242,27 @@ def survivors_of_masks(run: Run, level: Level) -> Picture:
 
 def _histograms(all_weights: dict[str, list[np.ndarray]], names: dict[str, str]):
     """A panel for each kernel with the distribution of all its weights in grey."""
-    rows = -(-len(all_weights) // 2)
-    figure, panels = plt.subplots(
-        rows, min(len(all_weights), 2), figsize=(5.6, 1.1 + 1.7 * max(rows, 1.4)), squeeze=False
-    )
-    for axes, (path, values) in zip(panels.flat, all_weights.items()):
-        axes.hist(np.concatenate(values), _edges(values), density=True, color="0.85")
-        axes.set_title(names[path], fontsize=10)
+    figure, panels = panels_for(names, list(all_weights))
+    for axes, values in zip(panels, all_weights.values()):
+        axes.hist(np.concatenate(values), edges_of(values), density=True, color="0.85")
         axes.set_yticks([])
+    figure.supxlabel("initial weight", fontsize=10)
+    return figure, panels
+
+
+def panels_for(names: dict[str, str], paths: Sequence[str]):
+    """A panel for each kernel."""
+    rows = -(-len(paths) // 2)
+    figure, panels = plt.subplots(rows, min(len(paths), 2), figsize=(5.6, 1.1 + 1.7 * max(rows, 1.4)), squeeze=False)
+    for axes, path in zip(panels.flat, paths):
+        axes.set_title(names[path], fontsize=10)
         axes.locator_params(axis="x", nbins=5)
         axes.tick_params(labelsize=8)
-    for axes in panels.flat[len(all_weights) :]:
+    for axes in panels.flat[len(paths) :]:
         axes.set_visible(False)
-    figure.supxlabel("initial weight", fontsize=10)
     return figure, panels.flat
 
 
-def _edges(values: Sequence[np.ndarray]) -> np.ndarray:
+def edges_of(values: Sequence[np.ndarray]) -> np.ndarray:
     reach = max(float(np.abs(part).max(initial=0)) for part in values) or 1.0
     return np.linspace(-reach, reach, 61)
