@@ -120,6 +120,7 @@ def test_batch_statistics_are_estimated_anew(blobs):
     with pytest.raises(LotteryError, match="Expected x, training inputs"):
         tfl.analysis.barrier(model, other, accuracy)
     tfl.analysis.barrier(model, other, accuracy, x=x, points=3)
+    assert len(seen) == 3  # no more evaluations than points
     hidden = x @ model.layers[1].kernel.numpy() + model.layers[1].bias.numpy()
     halves = hidden[:128], hidden[128:]
     weigh = np.array([0.99, 1]) / 1.99  # the later batch counts a little more

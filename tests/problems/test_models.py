@@ -25,6 +25,10 @@ COUNTS = {
     "conv6": 2_261_184,
     "resnet18": 267_696 + 2_560 + 640,
     "vgg19": 20_018_880 + 5_120,
+    "resnet8": 18_648 + 640 + 320,
+    "conv2_dropout": 4_300_992,
+    "conv4_dropout": 2_425_024,
+    "conv6_dropout": 2_261_184,
 }
 
 
@@ -38,7 +42,7 @@ def test_weight_counts(name):
     assert sum(int(np.prod(kernel.variable.shape)) for kernel in kernels) == COUNTS[name]
     fractions = weights.prune_fractions(kernels, models.preset(name).prune_fraction)
     left_out = sum(int(np.prod(k.variable.shape)) for k in kernels if fractions[k.path] == 0)
-    assert left_out == {"resnet18": 2_560 + 640, "vgg19": 5_120}.get(name, 0)
+    assert left_out == {"resnet18": 2_560 + 640, "resnet8": 640 + 320, "vgg19": 5_120}.get(name, 0)
     assert kernels[-1].is_output and "output" in kernels[-1].path
 
 
@@ -87,6 +91,14 @@ def test_resnet_has_20_layers_and_decays_its_weights():
     model = models.get("resnet18")(seed=0)
     norm = sum(float(np.sum(np.square(k.variable))) for k in weights.prunable_kernels(model))
     assert sum(map(float, model.losses)) == pytest.approx(0.5e-4 * norm, rel=1e-4)
+
+
+def test_dropout_stands_before_each_dense_layer():
+    model = models.get("conv2_dropout")(seed=0)
+    after = {a.name for a, b in itertools.pairwise(model.layers) if isinstance(b, keras.layers.Dense)}
+    assert after == {"dropout_1", "dropout_2", "dropout_3"} and all(
+        layer.rate == 0.5 for layer in model.layers if layer.name in after
+    )
 
 
 def test_other_shapes_and_classes():

@@ -11,7 +11,7 @@ What stands here, and after a colon the names that other rooms take from it:
     quiet       what libraries print, kept off the screen: silenced, native_stderr_off,
                 native_stderr_off_but_python, only_errors_of, warnings_told
     registry    functions under names, the same for criteria, models and the rest: Registry, import_plugin
-    student     Student's t, for intervals over few replicates: quantile
+    student     Student's t, for tests and intervals over few replicates: CONFIDENCE, quantile, two_sided
     table       a table on a terminal, in Markdown and in HTML: Table, in_text
     container   named arrays and a header in one file that is safe to open, under tickets and checkpoints: digest
 """

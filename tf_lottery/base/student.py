@@ -1,4 +1,4 @@
-"""Student's t, for intervals of 95 % over few replicates."""
+"""Student's t, for tests and intervals of 95 % over few replicates."""
 
 from __future__ import annotations
 
@@ -31,18 +31,31 @@ def quantile(freedom: float) -> float:
     return (1 - share) * _quantile(whole) + share * _quantile(whole + 1)
 
 
+def two_sided(t: float, freedom: int) -> float:
+    """The chance that Student's t of so many degrees of freedom is so far from 0, or further, on either side.
+
+    >>> round(two_sided(4.303, 2), 3), two_sided(0.0, 5)
+    (0.05, 1.0)
+
+    Reference: Abramowitz & Stegun (1964), 26.7.3 and 26.7.4.
+    """
+    return 1 - _inside(math.atan(abs(t) / math.sqrt(freedom)), freedom)
+
+
 @functools.cache
 def _quantile(freedom: int) -> float:
-    def inside(angle: float) -> float:  # the share of the distribution with |t| < tan(angle) sqrt(freedom)
-        odd, cosine = freedom % 2, math.cos(angle)
-        term, total = cosine if odd else 1.0, 0.0
-        for k in range(3 if odd else 2, freedom + 1, 2):
-            total += term
-            term *= cosine**2 * ((k - 1) / k)
-        return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
-
     low, high = 0.0, math.pi / 2
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if inside(middle) < CONFIDENCE else (low, middle)
+        low, high = (middle, high) if _inside(middle, freedom) < CONFIDENCE else (low, middle)
     return math.tan(low) * math.sqrt(freedom)
+
+
+def _inside(angle: float, freedom: int) -> float:
+    """The share of the distribution with |t| < tan(angle) sqrt(freedom)."""
+    odd, cosine = freedom % 2, math.cos(angle)
+    term, total = cosine if odd else 1.0, 0.0
+    for k in range(3 if odd else 2, freedom + 1, 2):
+        total += term
+        term *= cosine**2 * ((k - 1) / k)
+    return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total

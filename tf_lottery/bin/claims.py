@@ -1,10 +1,11 @@
 """Check the papers' claims: run what they need, say which hold, and write a page with figures.
 
-usage: tf-lottery claims [--scale=quick|full] [flags]
+usage: tf-lottery claims [--scale=quick|full|conv|rewinding] [flags]
 
 The scale quick takes minutes on two cores (MNIST-1D, and MNIST with little training); full is the papers' protocol on MNIST and takes
-hours. Each claim is shown with its source, the published and the measured figure, and whether it holds by a rule that the page
-states. The runs are ordinary ones in RESULTS_DIR/claims_SCALE; the same command goes on where it was interrupted.
+hours; conv is that on CIFAR-10, and wants a GPU; rewinding takes an hour of a CPU. Several, as in full,conv, share one page. Each claim is
+shown with its source, the published and the measured figure, how sure that is, and whether it holds by a rule that the page states; one
+with fewer replicates than it takes is not yet known. The runs are ordinary ones in RESULTS_DIR/claims_SCALE; the same command goes on where it was interrupted.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from tf_lottery.bin import tasks
 from tf_lottery.bin.display import LevelDisplay, print_json
 from tf_lottery.bin.flags import Flags
 from tf_lottery.claims.claim import Result
-from tf_lottery.claims.plan import PLANS, Plan, plan
+from tf_lottery.claims.plan import PLANS, plan
+from tf_lottery.claims.planned import Plan
 from tf_lottery.runs.executor.task import named
 from tf_lottery.runs.settings import setting
 
@@ -33,7 +35,7 @@ from tf_lottery.runs.settings import setting
 class Checking:
     """Which claims, and where everything lies."""
 
-    scale: str = setting("quick", f"How much to run: {' or '.join(PLANS)}.")
+    scale: str = setting("quick", f"What to run: {', '.join(PLANS)}; or several, as in full,conv.")
     claim: str | None = setting(
         None, f"Run and show these only, as in reinit_is_worse,reinit_is_slower. All: {', '.join(claims.registry)}."
     )
@@ -100,41 +102,49 @@ class RunsDisplay(LevelDisplay):
 
 def main(argv: list[str]) -> None:
     checking, workers = Flags(__doc__, Checking, tasks.Workers).parse(argv)
-    chosen_plan = plan(checking.scale)
-    wanted = claims.chosen(chosen_plan, checking.claim)
-    folder = Path(checking.results_dir) / f"claims_{chosen_plan.scale}"
-    chosen_plan.check(folder)
-    names = [name for claim in wanted for name in claim.runs] if checking.claim else chosen_plan.names()
-    missing = chosen_plan.missing(names, folder, checking.replicate)
+    plans = [plan(scale.strip()) for scale in checking.scale.split(",")]
+    wanted = claims.chosen(plans, checking.claim)
+    folders = [Path(checking.results_dir) / f"claims_{each.scale}" for each in plans]
+    missing = []
+    for each, folder in zip(plans, folders):
+        each.check(folder)
+        names = [name for claim in wanted[each.scale] for name in claim.runs] if checking.claim else each.names()
+        missing.append(each.missing(names, folder, checking.replicate) if names else {})
+        if checking.dry_run and names:
+            _print_missing(each, names, missing[-1], folder)
     if checking.dry_run:
-        _print_missing(chosen_plan, names, missing, folder)
         return
     unavailable: dict[str, str] = {}
     failed: dict[str, Exception] = {}
-    if checking.train and missing and workers.alone:
-        unavailable = _work(chosen_plan, missing, folder, checking)
-    elif checking.train and missing:
-        unavailable, failed = _work_at_once(chosen_plan, missing, folder, checking, workers, argv)
+    for each, folder, left in zip(plans, folders, missing):
+        if checking.train and left and workers.alone:
+            unavailable |= _work(each, left, folder, checking)
+        elif checking.train and left:
+            lacking, own = _work_at_once(each, left, folder, checking, workers, argv)
+            unavailable, failed = unavailable | lacking, failed | own
 
     import matplotlib
 
     matplotlib.use("Agg")  # files only; no screen is needed
     from tf_lottery.claims import page as page_lib
 
-    results = [claims.measure(claim, folder, chosen_plan, unavailable) for claim in claims.of_scale(chosen_plan)]
-    page = page_lib.write(results, chosen_plan, folder, Path(checking.output or folder / "page"))
-    shown = [result for result in results if result.claim in wanted]
+    parts = [
+        page_lib.Part(each, folder, [claims.measure(c, folder, each, unavailable) for c in claims.of_scale(each)])
+        for each, folder in zip(plans, folders)
+    ]
+    page = page_lib.write(parts, Path(checking.output or folders[0] / "page"))
+    shown = [
+        (result, part.plan) for part in parts for result in part.results if result.claim in wanted[part.plan.scale]
+    ]
     if checking.json:
-        print_json(
-            {"page": str(page), "not_run": unavailable, "claims": [_as_json(each, chosen_plan) for each in shown]}
-        )
+        print_json({"page": str(page), "not_run": unavailable, "claims": [_as_json(*each) for each in shown]})
         tasks.raise_first(failed)
         return
-    _print_table(shown, chosen_plan)
+    _print_table(shown, checking.scale)
     for reason in unavailable.values():
         print(f"Not run: {reason}")
-    print(page_lib.closing(shown))
-    if not missing:
+    print(page_lib.closing([result for result, _ in shown]))
+    if not any(missing):
         print("All runs were finished already; nothing was trained.")
     print(f"The page: {page}")
     tasks.raise_first(failed)
@@ -198,26 +208,29 @@ def _as_json(result: Result, plan: Plan) -> dict[str, Any]:
         "verdict": result.verdict,
         "replicates": result.replicates,
         "measured": measured and {"unit": claim.unit, "mean": measured.mean, "values": list(measured.values)},
+        "interval": measured and measured.certainty.interval,
+        "p": measured and measured.certainty.p,
         "why": result.why,
     }
 
 
-def _print_table(results: Sequence[Result], plan: Plan) -> None:
+def _print_table(results: Sequence[tuple[Result, Plan]], scale: str) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     colours = {"holds": "green", "does not hold": "red"}
-    table = Table(title=f"The claims, {plan.scale}", title_justify="left", show_lines=True)
+    table = Table(title=f"The claims, {scale}", title_justify="left", show_lines=True)
     table.add_column("verdict", no_wrap=True)
     table.add_column("claim")
-    for result in results:
+    for result, own in results:
         claim = result.claim
         count = f", {result.replicates} replicate{'s' * (result.replicates != 1)}" if result.measured else ""
         said = Text.assemble(
-            (claim.sentence(plan), "bold"),
+            (claim.sentence(own), "bold"),
             f"\npublished: {claim.published} ({claim.source})",
-            f"\nmeasured: {result.figure()}{count}" if result.measured else f"\n{result.why}",
+            f"\nmeasured: {result.figure()}{count}; how sure: {result.sure()}" if result.measured else "",
+            f"\n{result.why}" if result.why else "",
         )
         table.add_row(Text(result.verdict, colours.get(result.verdict, "yellow")), said)
     Console(file=sys.stdout).print(table)

@@ -8,5 +8,5 @@ What stands here, and after a colon the names that other rooms take from it:
                TICKET
     analysis   the analyses, for any model and any tickets
     walk       the networks on a straight line between two, measured
-    line       what was measured on such a line: Line, POINTS
+    line       what was measured on such a line: STABLE, Line, POINTS
 """

@@ -11,8 +11,9 @@ import numpy as np
 
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.base.registry import Registry
+from tf_lottery.claims.certainty import Certainty
 from tf_lottery.claims.evidence import Evidence, percent
-from tf_lottery.claims.plan import Plan
+from tf_lottery.claims.planned import Plan
 
 MARGIN = 0.5  # points by which a mean may miss a published figure, or a range over seeds, and still meet it
 GROUPS = {
@@ -23,7 +24,14 @@ GROUPS = {
     "zeros": "What pruned weights hold: the zeros",
     "by_rule": "Supermasks by rule",
     "learned": "Supermasks by learning",
+    "conv": "Conv-2, Conv-4 and Conv-6",
+    "dropout": "Dropout",
+    "conv_masks": "Learned supermasks of convolutional networks",
+    "resnet18": "ResNet-18: late rewinding, warm-up, stability",
+    "resnet8": "A small ResNet: late rewinding and stability",
+    "stability": "Stability of networks on MNIST and MNIST-1D",
 }
+VERDICTS = ("holds", "does not hold", "not yet known", "not run")
 
 
 @dataclass(frozen=True)
@@ -34,15 +42,22 @@ class Measured:
       values: One for each replicate, in the claim's unit.
       holds: Whether the rule is met.
       detail: The numbers that decide, in one sentence.
+      margins: By how much each replicate meets the rule, for the paired test; by default the values.
     """
 
     values: Sequence[float] | Any  # or an array
     holds: bool
     detail: str
+    margins: Sequence[float] | Any = None
 
     @property
     def mean(self) -> float:
         return float(np.mean(self.values))
+
+    @property
+    def certainty(self) -> Certainty:
+        own = self.values if self.margins is None else self.margins
+        return Certainty([*map(float, self.values)], [*map(float, own)])
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,7 @@ class Claim:
     Attributes:
       name: For `--claim`.
       check: `(evidence) -> Measured`.
+      says: The claim in one sentence.
       group: The section of the page, a key of GROUPS.
       runs: The experiments of the plan that it looks at.
       source: Where it was made.
@@ -66,6 +82,7 @@ class Claim:
 
     name: str
     check: Callable[[Evidence], Measured]
+    says: str
     group: str
     runs: tuple[str, ...]
     source: str
@@ -78,7 +95,7 @@ class Claim:
     note: str = ""
 
     def sentence(self, plan: Plan) -> str:
-        return _filled(self.check.__doc__ or "", plan)
+        return _filled(self.says, plan)
 
     def in_words(self, plan: Plan) -> str:
         """The rule with the plan's numbers."""
@@ -91,10 +108,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Result:
-    """A claim, its verdict and what was measured; `why` says what is missing if nothing was."""
+    """A claim, its verdict and what was measured; `why` says what is missing if there is no verdict yet."""
 
     claim: Claim
-    verdict: str  # holds, does not hold, not enough runs, not run
+    verdict: str  # one of VERDICTS
     replicates: int
     measured: Measured | None = None
     why: str = ""
@@ -103,14 +120,40 @@ class Result:
         """Mean, smallest and largest value over replicates, with the unit."""
         if self.measured is None:
             return "–"
-        digits = 2 if self.claim.unit != "times" or max(map(abs, self.measured.values)) < 100 else 0
-        sign = "+" if self.claim.unit == "points" else ""
-        mean, low, high = (
-            f"{value:{sign}.{digits}f}"
-            for value in (self.measured.mean, min(self.measured.values), max(self.measured.values))
-        )
+        numbers = self.measured.mean, min(self.measured.values), max(self.measured.values)
+        mean, low, high = map(self._in_digits, numbers)
         unit = self.claim.unit
         return f"{mean} {unit}" if self.replicates == 1 else f"{mean} {unit} ({low} to {high})"
+
+    def sure(self) -> str:
+        """The 95 % interval of the mean, and the p of the paired test that the rule is met, or how far it is from that."""
+        if self.measured is None:
+            return "–"
+        certainty = self.measured.certainty
+        if certainty.interval is None or certainty.p is None:
+            return "not known"
+        low, high = map(self._in_digits, certainty.interval)
+        p = "p < 0.001" if certainty.p < 0.001 else f"p = {certainty.p:.2g}"
+        return f"{low} to {high}; {p}"
+
+    def in_words(self) -> str:
+        """One sentence: how sure the figure is."""
+        if self.measured is None:
+            return ""
+        certainty = self.measured.certainty
+        if certainty.interval is None:
+            return "How sure: nothing is known of the spread, of one run."
+        said = f"How sure: {self.sure()} (95 % interval and paired t test, {self.replicates} replicates)"
+        return (
+            f"{said}."
+            if certainty.decided
+            else f"{said}: not told apart from the edge of the rule; more replicates would tell."
+        )
+
+    def _in_digits(self, value: float) -> str:
+        assert self.measured is not None
+        digits = 2 if self.claim.unit != "times" or max(map(abs, self.measured.values)) < 100 else 0
+        return f"{value:{'+' if self.claim.unit == 'points' else ''}.{digits}f}"
 
     def numbers(self, plan: Plan) -> str:
         """The numbers that decide, and how the mean lies to the published figure."""
@@ -137,6 +180,8 @@ def claim(
     *,
     group: str,
     runs: Sequence[str],
+    name: str | None = None,
+    sentence: str | None = None,
     source: str,
     published: str,
     rule: str,
@@ -146,12 +191,16 @@ def claim(
     scales: Sequence[str] = ("quick", "full"),
     note: str = "",
 ) -> Callable[[Callable], Callable]:
-    """Registers a function `(evidence) -> Measured` as a claim, under its name; the arguments are those of `Claim`."""
+    """Registers a function `(evidence) -> Measured` as a claim, under its name and in the words of its docstring, unless others are given.
+
+    The arguments are those of `Claim`.
+    """
 
     def decorate(check: Callable[[Evidence], Measured]) -> Callable:
         made = Claim(
-            check.__name__,
+            name or check.__name__,
             check,
+            sentence or check.__doc__ or "",
             group,
             tuple(runs),
             source,
@@ -175,22 +224,26 @@ def of_scale(plan: Plan) -> list[Claim]:
     return sorted((c for c in registry.values() if plan.scale in c.scales), key=lambda c: order.index(c.group))
 
 
-def chosen(plan: Plan, names: str | None) -> list[Claim]:
-    """The claims of a list of names as in `reinit_is_worse,reinit_is_slower`, or all of the plan's scale.
+def chosen(plans: Sequence[Plan], names: str | None) -> dict[str, list[Claim]]:
+    """By scale, the claims of a list of names as in `reinit_is_worse,reinit_is_slower`, or all of the plans' scales.
 
     Raises:
-      LotteryError: If a name is unknown, or the claim cannot be checked at this scale.
+      LotteryError: If two scales share a claim, a name is unknown, or the claim cannot be checked at these scales.
     """
-    known = {made.name: made for made in of_scale(plan)}
-    wanted = [name.strip() for name in names.split(",")] if names else list(known)
+    known = {plan.scale: {made.name: made for made in of_scale(plan)} for plan in plans}
+    everything = [name for own in known.values() for name in own]
+    scales = ",".join(plan.scale for plan in plans)
+    if len(set(everything)) < len(everything):
+        raise LotteryError(f"Expected scales that have no claims in common, for one page, but received {scales}.")
+    wanted = [name.strip() for name in names.split(",")] if names else everything
     for name in wanted:
         registry.get(name)
-        if name not in known:
+        if name not in everything:
             raise LotteryError(
-                f"Expected claims that --scale={plan.scale} can check ({', '.join(known)}), but received {name!r}: its runs are "
+                f"Expected claims that --scale={scales} can check ({', '.join(everything)}), but received {name!r}: its runs are "
                 f"those of --scale={' or '.join(registry[name].scales)}."
             )
-    return [known[name] for name in wanted]
+    return {scale: [own[name] for name in wanted if name in own] for scale, own in known.items()}
 
 
 def measure(claim: Claim, folder: Path, plan: Plan, unavailable: Mapping[str, str] | None = None) -> Result:
@@ -203,19 +256,22 @@ def measure(claim: Claim, folder: Path, plan: Plan, unavailable: Mapping[str, st
     measured = {name: plan[name].measured(folder) for name in claim.runs}
     common = set.intersection(*measured.values())
     enough = min(plan.enough, *(plan[name].replicates for name in claim.runs))
-    if len(common) >= enough:
-        found = claim.check(Evidence(folder, plan, common, claim.seeds))
+    found = claim.check(Evidence(folder, plan, common, claim.seeds)) if common else None
+    if found and len(common) >= enough:
         return Result(claim, "holds" if found.holds else "does not hold", len(common), found)
     unfinished = [name for name in claim.runs if len(measured[name]) < enough] or list(claim.runs)
     for name in unfinished:
         if reason := (unavailable or {}).get(plan[name].trunk.settings.dataset):
-            return Result(claim, "not run", len(common), why=f"Not run: {reason}")
-    why = (
-        f"It takes {enough} replicate{'s' * (enough > 1)} of {', '.join(unfinished)}, and there are not that many yet."
-    )
-    return Result(claim, "not enough runs", len(common), why=why)
+            return Result(claim, "not run", len(common), found, why=f"Not run: {reason}")
+    command = f"`tf-lottery claims --scale={plan.scale} --claim={claim.name}`{f', or `{plan.hint}` on a GPU,' * bool(plan.hint)} runs it."
+    if not common:
+        return Result(claim, "not run", 0, why=f"Not run, or not to its end: {command}")
+    runs = ", ".join(unfinished)
+    why = f"A verdict takes {enough} replicates of {runs}, and there {'is one' if len(common) == 1 else f'are {len(common)}'}: {command}"
+    return Result(claim, "not yet known", len(common), found, why)
 
 
 def _filled(text: str, plan: Plan) -> str:
-    densities = {name: percent(getattr(plan, name)) for name in ("best", "fastest", "small", "smallest", "cheap")}
-    return text.format(**densities, tolerance=f"{plan.tolerance:g}", gain=f"{plan.gain:g}")
+    own = {name: getattr(plan, name) for name in ("best", "fastest", "small", "smallest", "cheap")}
+    densities = {name: percent(density) for name, density in own.items() if density is not None}
+    return text.format(**densities, tolerance=f"{plan.tolerance:g}", gain="" if plan.gain is None else f"{plan.gain:g}")

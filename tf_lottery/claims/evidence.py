@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_lottery.claims.plan import Plan
+from tf_lottery.claims.planned import Plan
 from tf_lottery.runs.outcome import best_by_rule
 
 
@@ -67,6 +67,12 @@ class Evidence:
         own = [best[replicate] for replicate in self.replicates]
         accuracy, density = (100 * np.array([row[column] for row in own]) for column in ("test_accuracy", "density"))
         return accuracy, density
+
+    def barriers(self, name: str, level: int) -> tuple[np.ndarray, float]:
+        """The barriers between two trainings of a level in points, one for each replicate; and the density there."""
+        rows = {int(row["replicate"]): row for row in self.plan[name].rows(self.folder) if int(row["level"]) == level}
+        own = [rows[replicate] for replicate in self.replicates]
+        return 100 * np.array([row["barrier"] for row in own]), float(np.mean([row["density"] for row in own]))
 
     def _summary(self, name: str) -> Mapping[tuple[int, int], Mapping[str, float]]:
         if name not in self._summaries:

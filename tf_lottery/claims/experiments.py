@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tf_lottery.rules import criteria
+from tf_lottery.runs import verified
 from tf_lottery.runs.executor.task import Task
 from tf_lottery.runs.results import Run
 
@@ -148,6 +149,38 @@ class Learned(Experiment):
 
     def work(self, experiment, folder: Path, display, **place) -> None:
         experiment.run_supermask(self.run(folder), self.settings, display, **place)
+
+
+class Instability(Experiment):
+    """Levels of a search trained twice in different data order, and the line between the two; level 0 is the dense network."""
+
+    table = "instability.csv"
+
+    def run(self, folder: Path) -> Run:
+        return self.of.run(folder)
+
+    def levels(self) -> tuple[int, ...]:
+        return self.retrained
+
+    def rows(self, folder: Path) -> list[dict[str, Any]]:
+        return verified.read_instability(self.run(folder))
+
+    def measured(self, folder: Path) -> set[int]:
+        found = {(int(row["replicate"]), int(row["level"])) for row in self.rows(folder)}
+        return {r for r in range(self.replicates) if found >= {(r, level) for level in self.retrained}}
+
+    def missing(self, folder: Path, only: int | None = None) -> list[tuple[int, int]]:
+        done = {(int(row["replicate"]), int(row["level"])) for row in self.rows(folder)}
+        wanted = {(r, level) for r in range(self.replicates) for level in self.retrained if only in (None, r)}
+        return sorted(wanted - done)
+
+    def work(self, experiment, folder: Path, display, **place) -> None:
+        from tf_lottery.runs import instability
+
+        instability.run_instability(self.run(folder), self.retrained, display, **place)
+
+    def differs(self, folder: Path) -> None:
+        return None  # spec.json is the search's
 
 
 class ByRule(Experiment):

@@ -13,6 +13,8 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from tf_lottery.claims import convolutional_figures
+from tf_lottery.claims.experiments import Experiment
 from tf_lottery.claims.lines import (
     ACCURACY,
     BLACK,
@@ -35,7 +37,8 @@ from tf_lottery.claims.lines import (
 )
 from tf_lottery.claims.papers.criteria import CRITERIA_BAD, CRITERIA_GOOD
 from tf_lottery.claims.papers.signs import TREATMENTS
-from tf_lottery.claims.plan import SIGN_CRITERIA, Experiment, Plan
+from tf_lottery.claims.plan import SIGN_CRITERIA
+from tf_lottery.claims.planned import Plan
 from tf_lottery.report import STYLE, density_axis, save
 from tf_lottery.runs.outcome import Statistic
 
@@ -140,7 +143,7 @@ def zeros(plan: Plan, folder: Path) -> Figure | None:
 
 def by_rule(plan: Plan, folder: Path) -> Figure | None:
     """Accuracy of untrained networks against density, by criterion: initial weights and signed constants."""
-    rows = plan["by_rule"].rows(folder)
+    rows = plan["by_rule"].rows(folder) if "by_rule" in plan.names() else []
     if not rows:
         return None
     looks = {
@@ -251,6 +254,7 @@ FIGURES: dict[str, Callable[[Plan, Path], Figure | None]] = {
     "zeros": zeros,
     "by_rule": by_rule,
     "learned": learned,
+    **convolutional_figures.FIGURES,
 }
 
 

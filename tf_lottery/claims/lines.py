@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
-from tf_lottery.claims.plan import Plan
+from tf_lottery.claims.planned import Plan
 from tf_lottery.report import COLOURS, density_axis, readable_range
 from tf_lottery.runs.outcome import LevelStatistics, Statistic, by_level
 

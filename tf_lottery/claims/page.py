@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tf_lottery.base.files import whole_file
 from tf_lottery.claims import figures
-from tf_lottery.claims.claim import GROUPS, Result
-from tf_lottery.claims.plan import Learned, Plan
+from tf_lottery.claims.claim import GROUPS, VERDICTS, Result
+from tf_lottery.claims.experiments import Learned
+from tf_lottery.claims.planned import Plan
 
 CAPTIONS = {
     "tickets": "Test accuracy at early stop and the early-stop step against the weights that remain. Collapsed networks are below "
@@ -26,6 +28,12 @@ CAPTIONS = {
     "by_rule": "Test accuracy of networks that were never trained, under masks that a criterion finds in the trained dense network.",
     "learned": "Test accuracy of untrained weights while their mask is learned: that of the most likely mask as a line; the marker at "
     "its end is the mean of sampled masks, which the claims are about. Longer runs are dashed.",
+    "conv": "Test accuracy at early stop against the weights that remain. Collapsed networks are below the frame.",
+    "dropout": "Test accuracy at early stop with dropout and without.",
+    "resnet18": "Left: test accuracy at early stop of tickets by the step that they rewind to. Right: the barrier between two trainings "
+    "in different data order against that step; below the dotted line a network is called stable.",
+    "resnet8": "Left: test accuracy at early stop of tickets by the step that they rewind to. Right: the barrier between two trainings "
+    "in different data order against that step; below the dotted line a network is called stable.",
 }
 COLUMNS = (
     "claim",
@@ -38,92 +46,111 @@ COLUMNS = (
     "low",
     "high",
     "replicates",
+    "interval_low",
+    "interval_high",
+    "p",
     "verdict",
     "rule",
     "numbers",
 )
 
 
-def write(results: Sequence[Result], plan: Plan, folder: Path, output: Path) -> Path:
+@dataclass(frozen=True)
+class Part:
+    """A scale on the page: its plan, the folder of its runs, and all of its claims."""
+
+    plan: Plan
+    folder: Path
+    results: Sequence[Result]
+
+
+def write(parts: Sequence[Part], output: Path) -> Path:
     """Writes README.md, claims.csv, the figures and `runs/*.csv` into `output`.
 
     Args:
-      results: All claims of the plan's scale.
-      plan, folder: What was run, and where it lies.
+      parts: The scales, which have no claims in common.
       output: A folder; made if it is not there.
 
     Returns:
       The page.
     """
-    drawn = figures.write(plan, folder, output)
-    tables = _copy_tables(plan, folder, output / "runs")
+    drawn = [name for part in parts for name in figures.write(part.plan, part.folder, output)]
+    tables = [name for part in parts for name in _copy_tables(part.plan, part.folder, output / "runs")]
     with whole_file(output / "claims.csv") as unfinished, unfinished.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(_row(result, plan) for result in results)
+        writer.writerows(_row(result, part.plan) for part in parts for result in part.results)
     with whole_file(output / "README.md") as unfinished:
-        unfinished.write_text("\n".join(_page(results, plan, folder, drawn, tables)) + "\n")
+        unfinished.write_text("\n".join(_page(parts, drawn, tables)) + "\n")
     return output / "README.md"
 
 
 def closing(results: Sequence[Result]) -> str:
-    """One sentence: how many of the claims hold."""
-    kinds = ("holds", "does not hold", "not enough runs", "not run")
-    count = {kind: sum(result.verdict == kind for result in results) for kind in kinds}
+    """One sentence: how many of the claims hold, and how many of those are sure."""
+    count = {kind: sum(result.verdict == kind for result in results) for kind in VERDICTS}
+    sure = sum(each.verdict == "holds" and each.measured.certainty.decided for each in results if each.measured)
     said = [
-        f"{count['holds']} of {len(results)} claims hold{'s' * (len(results) == 1)}",
+        f"{count['holds']} of {len(results)} claims hold{'s' * (len(results) == 1)}"
+        + (f" ({sure} of them surely, by a paired test at 95 %)" if count["holds"] else ""),
         f"{count['does not hold']} {'does' if count['does not hold'] == 1 else 'do'} not",
-        *([f"{count['not enough runs']} lack runs"] if count["not enough runs"] else []),
-        *([f"{count['not run']} could not be run"] if count["not run"] else []),
+        *([f"{count['not yet known']} not yet known"] if count["not yet known"] else []),
+        *([f"{count['not run']} not run"] if count["not run"] else []),
     ]
     return ", ".join(said) + "."
 
 
-def _page(results, plan: Plan, folder: Path, figures, tables) -> Iterator[str]:
-    yield f"# The claims of the papers, checked: `{plan.scale}`"
+def _page(parts: Sequence[Part], figures, tables) -> Iterator[str]:
+    yield f"# The claims of the papers, checked: {', '.join(f'`{part.plan.scale}`' for part in parts)}"
+    for part in parts:
+        yield from ("", part.plan.about, "", "```sh", f"tf-lottery claims --scale={part.plan.scale}")
+        if part.plan.hint:
+            yield f"python {part.plan.hint}"
+        yield from ("```", "", f"**{closing(part.results)}**")
     yield ""
-    yield plan.about
-    yield ""
-    yield "```sh"
-    yield f"tf-lottery claims --scale={plan.scale}"
-    yield "```"
-    yield ""
-    yield f"**{closing(results)}**"
-    yield ""
-    yield "| claim | source | published | measured: mean (smallest to largest) | replicates | verdict |"
-    yield "|---|---|---|---|--:|---|"
-    for result in results:
-        claim = result.claim
-        cells = (
-            f"[{claim.sentence(plan)}](#{claim.name})",
-            claim.source,
-            claim.published,
-            result.figure(),
-            "one run" if result.replicates == 1 else str(result.replicates),
-            _verdict(result),
-        )
-        yield f"| {' | '.join(cells)} |"
+    yield "| claim | source | published | measured: mean (smallest to largest) | replicates | how sure: 95 % interval; paired test | verdict |"
+    yield "|---|---|---|---|--:|---|---|"
+    for part in parts:
+        for result in part.results:
+            claim = result.claim
+            cells = (
+                f"[{claim.sentence(part.plan)}](#{claim.name})",
+                claim.source,
+                claim.published,
+                result.figure(),
+                "one run" if result.replicates == 1 else str(result.replicates),
+                result.sure(),
+                _verdict(result),
+            )
+            yield f"| {' | '.join(cells)} |"
     yield ""
     yield (
         "Trained networks are measured by their test accuracy at early stop, the step of the smallest validation loss; learned masks "
         "by the mean of sampled masks. *A beats B* means that A is higher in the mean over replicates, and in most of them. Two "
-        f"accuracies count as the same within {plan.tolerance:g} points: {plan.because}. *5 seeds of their code* is a public "
+        f"accuracies count as the same within {'; '.join(_same(part, len(parts) > 1) for part in parts)}. *5 seeds of their code* is a public "
         "reproduction of Zhou et al. with the authors' code on LeNet and MNIST; figures that are *recalled* were not checked against "
         "the paper. In the figures a line is the mean over replicates, its band goes from the smallest to the largest."
     )
+    yield ""
+    yield (
+        "A verdict says whether the rule of the claim is met. *How sure* is Student's 95 % interval of the mean of the measured figure, and p, the chance "
+        "that replicates would be so far from the edge of the rule if they were spread around it: a t test of paired replicates, "
+        "which begin with the same weights. Where a rule asks for several levels, it is that of the level whose figure is shown. With few replicates a rule may "
+        "be met and the test not be sure. A claim with fewer replicates than its plan has is *not yet known*, whatever they say."
+    )
     for group, title in GROUPS.items():
-        own = [result for result in results if result.claim.group == group]
+        own = [(result, part.plan) for part in parts for result in part.results if result.claim.group == group]
         if not own:
             continue
         yield from ("", f"## {title}", "")
         if group in figures:
             yield from (f"![{CAPTIONS[group]}]({group}.png)", "", f"*{CAPTIONS[group]}*", "")
-        for result in own:
+        for result, plan in own:
             yield from _section(result, plan)
     yield from ("", "## The numbers behind", "")
     yield "[claims.csv](claims.csv)" + "".join(f" · [{name}](runs/{name})" for name in tables)
-    yield from _unfinished(plan, folder)
-    yield from _made_with(plan, folder)
+    for part in parts:
+        yield from _unfinished(part.plan, part.folder)
+    yield from _made_with(parts)
 
 
 def _section(result: Result, plan: Plan) -> Iterator[str]:
@@ -134,7 +161,8 @@ def _section(result: Result, plan: Plan) -> Iterator[str]:
     if result.measured:
         count = "one run" if result.replicates == 1 else f"{result.replicates} replicates"
         yield f"- Measured, {claim.measured(plan)}: {result.figure()}, {count}. {result.numbers(plan)}".rstrip()
-    else:
+        yield f"- {result.in_words()}"
+    if result.why:
         yield f"- {result.why}"
     yield f"- {claim.in_words(plan)}"
     if claim.note and result.verdict == "does not hold":
@@ -148,11 +176,15 @@ def _verdict(result: Result) -> str:
 
 def _row(result: Result, plan: Plan) -> dict:
     claim, measured = result.claim, result.measured
+    certainty = measured.certainty if measured else None
+    interval = (certainty and certainty.interval) or ("", "")
     low_high = (
         {
             "mean": f"{measured.mean:.6g}",
             "low": f"{min(measured.values):.6g}",
             "high": f"{max(measured.values):.6g}",
+            **dict(zip(("interval_low", "interval_high"), (end and f"{end:.6g}" for end in interval))),
+            "p": f"{certainty.p:.3g}" if certainty and certainty.p is not None else "",
         }
         if measured
         else {}
@@ -191,24 +223,29 @@ def _copy_tables(plan: Plan, folder: Path, output: Path) -> list[str]:
     return names
 
 
+def _same(part: Part, several: bool) -> str:
+    where = f" (`{part.plan.scale}`)" if several else ""
+    return f"{part.plan.tolerance:g} points{where}: {part.plan.because}"
+
+
 def _unfinished(plan: Plan, folder: Path) -> Iterator[str]:
     """The runs of the plan that lack replicates."""
     done = [(experiment, len(experiment.measured(folder))) for experiment in plan.experiments]
     lacking = [f"{own.name} ({count} of {own.replicates})" for own, count in done if count < own.replicates]
     if lacking:
         yield ""
-        yield f"Runs that lack replicates: {', '.join(lacking)}."
+        yield f"Runs of `{plan.scale}` that lack replicates: {', '.join(lacking)}."
 
 
-def _made_with(plan: Plan, folder: Path) -> Iterator[str]:
+def _made_with(parts: Sequence[Part]) -> Iterator[str]:
     """The versions that the runs were made with, and how long they trained."""
     versions: dict[str, set[str]] = {}
     seconds = 0.0
-    for experiment in plan.experiments:
-        run = experiment.run(folder)
-        for package, version in ((run.spec() or {}).get("versions") or {}).items():
-            versions.setdefault(package, set()).add(version)
-        seconds += sum(row.get("seconds") or 0 for row in experiment.rows(folder))
+    for part in parts:
+        for experiment in part.plan.experiments:
+            for package, version in ((experiment.run(part.folder).spec() or {}).get("versions") or {}).items():
+                versions.setdefault(package, set()).add(version)
+            seconds += sum(row.get("seconds") or 0 for row in experiment.rows(part.folder))
     if versions:
         with_these = ", ".join(f"{package} {' and '.join(sorted(those))}" for package, those in versions.items())
         yield ""

@@ -6,85 +6,14 @@ is that of `experiment`, and `tf-lottery report` draws each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.claims.experiments import Branch, ByRule, Experiment, Learned, Search
-from tf_lottery.runs.executor.task import Task
+from tf_lottery.claims import convolutional
+from tf_lottery.claims.experiments import Branch, ByRule, Learned, Search
+from tf_lottery.claims.planned import Plan
 from tf_lottery.runs.settings import BranchSettings, Settings, SupermaskSettings
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The experiments of one scale, and the numbers that the claims speak of.
-
-    Attributes:
-      experiments: In the order in which they are run.
-      enough: How many replicates a verdict needs.
-      tolerance, because: What two test accuracies may differ by, in points, and still be called the same, and why.
-      gain: By how much the tickets' accuracy is to rise, in points.
-      best, fastest, small, smallest, cheap: Densities: where the gain is measured, where tickets learn fastest, from where on
-        networks are called small, where the sweep ends, and that of a ticket for two trainings.
-      published: Whether network, data and protocol are the papers', so that their figures can be met.
-      about: What this scale is, for the page.
-    """
-
-    scale: str
-    experiments: tuple[Experiment, ...]
-    enough: int
-    tolerance: float
-    because: str
-    gain: float
-    best: float
-    fastest: float
-    small: float
-    smallest: float
-    cheap: float
-    published: bool
-    about: str
-
-    def __getitem__(self, name: str) -> Experiment:
-        return next(experiment for experiment in self.experiments if experiment.name == name)
-
-    def names(self) -> list[str]:
-        return [experiment.name for experiment in self.experiments]
-
-    def needed(self, names: Iterable[str]) -> list[Experiment]:
-        """The experiments of those names and the runs they belong to, in the plan's order."""
-        wanted = {part for name in names for part in (name, self[name].trunk.name)}
-        return [experiment for experiment in self.experiments if experiment.name in wanted]
-
-    def missing(self, names: Iterable[str], folder: Path, only: int | None = None) -> dict[str, list[tuple[int, int]]]:
-        """For each experiment that is not finished the (replicate, level) that are left.
-
-        Raises:
-          LotteryError: If no run has a replicate of that number.
-        """
-        most = max(experiment.replicates for experiment in self.experiments)
-        if only is not None and not 0 <= only < most:
-            raise LotteryError(f"Expected a replicate from 0 to {most - 1}, but received replicate={only}.")
-        left = {experiment.name: experiment.missing(folder, only) for experiment in self.needed(names)}
-        return {name: levels for name, levels in left.items() if levels}
-
-    def tasks(self, missing: Mapping[str, Iterable[tuple[int, int]]], data_dir: str | None = None) -> list[Task]:
-        """What is left to do of the experiments, as tasks for `executor.run`."""
-        return [task for name, left in missing.items() for task in self[name].tasks(left, data_dir)]
-
-    def check(self, folder: Path) -> None:
-        """
-        Raises:
-          LotteryError: If a run in the folder was made with other settings than the plan's.
-        """
-        for experiment in self.experiments:
-            if other := experiment.differs(folder):
-                raise LotteryError(
-                    f"Expected the runs of the plan {self.scale!r} in {folder}, but {experiment.name} was made with "
-                    f"{other}: remove that folder, or give another --results_dir."
-                )
-
 
 # What differs from a plain search, by the name of the run.
 SWEEP: Mapping[str, Mapping[str, Any]] = {
@@ -156,10 +85,13 @@ def full() -> Plan:
     drops = {"by": "edge_popup", "lr_drops": (14_000, 18_000)}
     masks = {**LEARNED, "edge_popup": {**drops, "rescale": True}, "edge_popup_unscaled": {**drops, "rescale": False}}
     longer = {"replicates": 1, "steps": 110_000, "eval_every": 2_200, "test_every": 2_200}
-    long = {f"{name}_long": {**LEARNED[name], **longer} for name in ("learned_dwr_constant", "learned")}
+    long = {
+        "learned_dwr_constant_long": {**LEARNED["learned_dwr_constant"], **longer, "replicates": 3},
+        "learned_long": {**LEARNED["learned"], **longer},
+    }
     conv2 = SupermaskSettings(
         model="conv2",
-        replicates=1,
+        replicates=3,
         steps=7_000,
         batch_size=128,
         learning_rate=200.0,
@@ -191,8 +123,8 @@ def full() -> Plan:
         about="LeNet-300-100 on MNIST (55,000 / 5,000 / 10,000 images). `protocol` is the papers' full protocol: 24 rounds, 25 "
         "trainings of 50,000 steps; `two_trainings` finds a ticket with `--budget=2`, in as long a training of its own. The sweep over criteria, signs, zeros and one-shot pruning uses 15 levels of 15,000 steps; a "
         "network that still learns then would end a little higher with more. Masks are learned in 22,000 steps (100 epochs), "
-        "those of `learned_dwr_constant_long` and `learned_long` in 110,000 (500 epochs), one run each; the paper took 2,000 epochs. "
-        "`conv2_learned_dwr` is Conv-2 on CIFAR-10, one run. Where many weights have the same score "
+        "those of `learned_dwr_constant_long` and `learned_long` in 110,000 (500 epochs); the paper took 2,000 epochs. "
+        "`conv2_learned_dwr` is Conv-2 on CIFAR-10 in 20 epochs. Where many weights have the same score "
         "(criteria by sign, and magnitude_increase of weights that never moved), a random order decides; masks by rule, the two "
         "diff_sign criteria and magnitude_increase_same_sign were measured again for it; the run of large_final_same_sign and those of "
         "magnitude_increase are still by index. (By index large_final_diff_sign ended at 16.7 % with 3.6 % of the weights.) The "
@@ -239,7 +171,12 @@ def quick() -> Plan:
     )
 
 
-PLANS: dict[str, Callable[[], Plan]] = {"quick": quick, "full": full}
+PLANS: dict[str, Callable[[], Plan]] = {
+    "quick": quick,
+    "full": full,
+    "conv": convolutional.conv,
+    "rewinding": convolutional.rewinding,
+}
 
 
 def plan(scale: str) -> Plan:

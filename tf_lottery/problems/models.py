@@ -134,7 +134,28 @@ def conv6(input_shape=(32, 32, 3), classes=10, seed=0) -> keras.Model:
     return _plain("conv6", [64, 128, 256], (256, 256), input_shape, classes, seed)
 
 
-def _plain(name, filters, units, input_shape, classes, seed) -> keras.Model:
+@register(Preset("cifar10", 60_000, 60, 3e-4))
+def conv2_dropout(input_shape=(32, 32, 3), classes=10, seed=0) -> keras.Model:
+    """Conv-2 with dropout of 0.5 before each dense layer, trained three times as long: Frankle & Carbin (2019), section 3.
+
+    The paper does not say which layers have dropout.
+    """
+    return _plain("conv2_dropout", [64], (256, 256), input_shape, classes, seed, dropout=0.5)
+
+
+@register(Preset("cifar10", 75_000, 60, 2e-4))
+def conv4_dropout(input_shape=(32, 32, 3), classes=10, seed=0) -> keras.Model:
+    """Conv-4 with dropout, as `conv2_dropout`."""
+    return _plain("conv4_dropout", [64, 128], (256, 256), input_shape, classes, seed, dropout=0.5)
+
+
+@register(Preset("cifar10", 90_000, 60, 2e-4, prune_fraction={"output": 0.1, "Conv2D": 0.15, "Dense": 0.2}))
+def conv6_dropout(input_shape=(32, 32, 3), classes=10, seed=0) -> keras.Model:
+    """Conv-6 with dropout, as `conv2_dropout`."""
+    return _plain("conv6_dropout", [64, 128, 256], (256, 256), input_shape, classes, seed, dropout=0.5)
+
+
+def _plain(name, filters, units, input_shape, classes, seed, dropout=0.0) -> keras.Model:
     """Pairs of 3x3 convolutions with a pool after each, then dense layers; Glorot normal, no normalisation."""
     import keras
 
@@ -153,8 +174,15 @@ def _plain(name, filters, units, input_shape, classes, seed) -> keras.Model:
         if i % 2 == 0:
             model.add(keras.layers.MaxPooling2D(name=f"pool_{i // 2}"))
     model.add(keras.layers.Flatten(name="flatten"))
+
+    def dropped(i):
+        if dropout:
+            model.add(keras.layers.Dropout(dropout, seed=next(seeds), name=f"dropout_{i}"))
+
     for i, count in enumerate(units, start=1):
+        dropped(i)
         model.add(keras.layers.Dense(count, activation="relu", kernel_initializer=glorot(), name=f"dense_{i}"))
+    dropped(len(units) + 1)
     model.add(keras.layers.Dense(classes, kernel_initializer=glorot(), dtype=OUTPUT, name="output"))
     return model
 
@@ -175,21 +203,35 @@ def resnet18(input_shape=(32, 32, 3), classes=10, seed=0) -> keras.Model:
 
     They found winning tickets at a learning rate of 0.03 with 20,000 steps of warm-up, and none at the default of 0.1.
     """
+    return _residual("resnet18", (16, 32, 64), 3, 1, input_shape, classes, seed)
+
+
+@register(Preset(steps=2_000, batch_size=64, lr_drops=(1_400, 1_800), **_SGD))
+def resnet8(input_shape=(32, 32, 3), classes=10, seed=0) -> keras.Model:
+    """A ResNet-8 of 8, 16 and 32 filters whose first convolution halves the image: 19,608 weights for CIFAR-10.
+
+    `resnet18` in small, for experiments on a CPU: one block in each stage, and its rates of learning and pruning.
+    """
+    return _residual("resnet8", (8, 16, 32), 1, 2, input_shape, classes, seed)
+
+
+def _residual(name, filters, blocks, stride, input_shape, classes, seed) -> keras.Model:
+    """A convolution with that stride, stages of residual blocks with so many filters, and the average of the last ones."""
     import keras
 
     block = _Blocks(seed)
     inputs = keras.Input(input_shape)
-    x = block.relu(block.conv(inputs, 16, name="conv_0"))
-    for stage, filters in enumerate((16, 32, 64), start=1):
-        for number in (1, 2, 3):
-            name, stride = f"stage_{stage}_block_{number}", 2 if stage > 1 and number == 1 else 1
-            y = block.relu(block.conv(x, filters, stride=stride, name=f"{name}_conv_1"))
-            y = block.conv(y, filters, name=f"{name}_conv_2")
+    x = block.relu(block.conv(inputs, filters[0], stride=stride, name="conv_0"))
+    for stage, count in enumerate(filters, start=1):
+        for number in range(1, blocks + 1):
+            prefix, stride = f"stage_{stage}_block_{number}", 2 if stage > 1 and number == 1 else 1
+            y = block.relu(block.conv(x, count, stride=stride, name=f"{prefix}_conv_1"))
+            y = block.conv(y, count, name=f"{prefix}_conv_2")
             if stride > 1:
-                x = block.conv(x, filters, size=1, stride=2, name=f"{name}_shortcut")
-            x = block.relu(keras.layers.Add(name=f"{name}_add")([x, y]))
+                x = block.conv(x, count, size=1, stride=2, name=f"{prefix}_shortcut")
+            x = block.relu(keras.layers.Add(name=f"{prefix}_add")([x, y]))
     x = keras.layers.GlobalAveragePooling2D(name="average")(x)
-    return keras.Model(inputs, block.dense(classes)(x), name="resnet18")
+    return keras.Model(inputs, block.dense(classes)(x), name=name)
 
 
 @register(Preset(steps=112_480, batch_size=64, lr_drops=(56_240, 84_360), **_SGD))

@@ -12,7 +12,8 @@ What stands here, and after a colon the names that other rooms take from it:
     logged      what loggers are told of a run, from its files
     by_rule     untrained networks of a finished run, under the masks of criteria
     verification  levels verified: their controls trained, as branches, and put together
-    verified    what was verified, in files: as_json, read_all
+    instability  levels trained twice in different data order, and the line between the two
+    verified    what was verified, in files: as_json, read_all, read_instability
     results     where the files of a run lie, read and written: Run
     spec        its settings and versions in a file
     tables      its tables: columns, writing, reading

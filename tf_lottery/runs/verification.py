@@ -112,7 +112,7 @@ def run_verify(run: Run, todo: Plan, display: Display, *, data_dir: str | None =
             run_branch(run, name, levels, settings, display, data_dir=data_dir)
         elif levels:
             dataset = dataset or data.load(base.dataset, data_dir)
-            _run_own(run, name, levels, base, dataset, display)
+            run_control(run, name, levels, base, dataset, display)
     dataset = dataset or data.load(base.dataset, data_dir)
     found = []
     walked = {level: _walked(run, base, dataset, level, todo.not_run[level]) for level in todo.levels}
@@ -153,13 +153,19 @@ def _not_run(run: Run, base: Settings, tickets: Mapping[int, Ticket], level: int
     return missing
 
 
-def _run_own(
-    run: Run, name: str, levels: Sequence[int], base: Settings, dataset: data.Dataset, display: Display
+def run_control(
+    run: Run,
+    name: str,
+    levels: Sequence[int],
+    base: Settings,
+    dataset: data.Dataset,
+    display: Display,
+    replicate: int | None = None,
 ) -> None:
-    """The two controls that no `tf-lottery branch` trains."""
+    """The controls that no `tf-lottery branch` trains: `inverted`, `other_order`, and levels trained again in their own order, `same_order`."""
     branch, spec = run.branch(name), {"control": name, "seed": base.seed}
     branch.check(spec)
-    missing = missing_levels(None, branch, spec, display, base.replicates, levels, None)
+    missing = missing_levels(None, branch, spec, display, base.replicates, levels, replicate)
     for r in sorted({r for r, _ in missing}):
         model, trainer = problem.of_replicate(base, dataset, r)
         own_levels = sorted(k for at, k in missing if at == r)
@@ -167,7 +173,7 @@ def _run_own(
             trainer.seed += controls.REORDERED
         trained = Train(trainer, branch, display, r, dataset.classes, base.pruned == "zero")
         masked = wrapping.wrap(model, base.prunable, exclude=base.exclude, held=base.pruned != "zero")
-        retrain = _reordered if name == OTHER_ORDER else _inverted
+        retrain = _inverted if name == "inverted" else _reordered
         tickets = (retrain(run, masked, trained, base, r, level) for level in own_levels)
         write(branch, r, begun(branch, spec, tickets), trained, display, origin(base, dataset))
 

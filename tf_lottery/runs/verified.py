@@ -3,6 +3,7 @@
 <results_dir>/<name>/verify/level_<kk>/controls.csv   a row for each network and replicate
 <results_dir>/<name>/verify/level_<kk>/lines.csv      the error along the lines
 <results_dir>/<name>/verify/level_<kk>/verdict.json   all of it, and the sentence
+<results_dir>/<name>/instability.csv                  barriers between two trainings of a level, where these alone were asked for
 
 The networks themselves are branches of the run.
 """
@@ -13,6 +14,7 @@ import csv
 import dataclasses
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,11 @@ from tf_lottery.base.files import whole_folder
 from tf_lottery.checks.line import Line
 from tf_lottery.checks.verdict import Measured, Verification
 from tf_lottery.runs.results import Run
+from tf_lottery.runs.tables import read_csv, write_csv
 
 CONTROLS = ("network", "replicate", "density", "early_stop_step", "test_accuracy", "trained")
 LINES = ("line", "replicate", "alpha", "error")
+INSTABILITY = ("replicate", "level", "density", "rewind_to", "barrier", "error")
 
 
 def folder_of(run: Run, level: int) -> Path:
@@ -105,3 +109,22 @@ def _write_csv(path: Path, columns, rows) -> None:
         writer.writerows(
             [["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows]
         )
+
+
+def write_instability(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Adds rows of INSTABILITY to the run's table, in the place of those of the same replicate and level."""
+    at = {(int(row["replicate"]), int(row["level"])): row for row in (*read_instability(run), *rows)}
+    whole = [
+        {**row, "replicate": r, "level": k, "rewind_to": int(row["rewind_to"])} for (r, k), row in sorted(at.items())
+    ]
+    write_csv(run.folder / "instability.csv", INSTABILITY, whole)
+
+
+def read_instability(run: Run) -> list[dict[str, Any]]:
+    """The rows of instability.csv; none if there is no such file.
+
+    Raises:
+      LotteryError: If it is damaged.
+    """
+    path = run.folder / "instability.csv"
+    return read_csv(path) if path.is_file() else []

@@ -7,6 +7,8 @@ What stands here, and after a colon the names that other rooms take from it:
     signs        what survivors start from
     zeros        what pruned weights hold
     supermasks   masks of untrained weights, by rule and learned
+    convolutional  tickets and learned masks of Conv-2, Conv-4 and Conv-6
+    rewinding    late rewinding and stability of residual networks
     comparisons  what several claims ask, and the papers they are from
 
 A claim is a plain function. It looks at the result files of the runs it names, through an `Evidence`, and returns what it
@@ -17,6 +19,6 @@ mean of sampled masks. Accuracies are in percent, differences in points. *A beat
 replicates, and in most of the replicates.
 """
 
-from tf_lottery.claims.papers import tickets, criteria, signs, zeros, supermasks  # noqa: I001  claims are listed in this order
+from tf_lottery.claims.papers import tickets, criteria, signs, zeros, supermasks, convolutional, rewinding  # noqa: I001  claims are listed in this order
 
-__all__ = ["criteria", "signs", "supermasks", "tickets", "zeros"]
+__all__ = ["convolutional", "criteria", "rewinding", "signs", "supermasks", "tickets", "zeros"]

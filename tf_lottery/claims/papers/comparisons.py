@@ -54,7 +54,8 @@ def meets(evidence: Evidence, values: np.ndarray, or_more: bool = False) -> Meas
     """Whether the mean is within the published range, or at most half a point outside; above it is as good if `or_more`."""
     low, high = evidence.seeds
     holds = values.mean() >= low - MARGIN and (or_more or values.mean() <= high + MARGIN)
-    return Measured(values, bool(holds), "")
+    above = values - (low - MARGIN)
+    return Measured(values, bool(holds), "", above if or_more else np.minimum(above, high + MARGIN - values))
 
 
 def down(evidence: Evidence, name: str, at_most: float) -> list[float]:

@@ -47,7 +47,8 @@ def magnitude_increase_is_as_good(evidence: Evidence) -> Measured:
     """magnitude_increase does as well as large_final."""
     densities = down(evidence, "large_final", evidence.plan.fastest)
     ahead = evidence.ahead("magnitude_increase", "large_final", densities)
-    return Measured(ahead[-1], bool(ahead.mean(1).min() >= -evidence.plan.tolerance), means(densities, ahead))
+    tolerance = evidence.plan.tolerance
+    return Measured(ahead[-1], bool(ahead.mean(1).min() >= -tolerance), means(densities, ahead), ahead[-1] + tolerance)
 
 
 @claim(

@@ -59,4 +59,5 @@ def with_signs_treatments_work(evidence: Evidence) -> Measured:
             for name in TREATMENTS
         )
         + ".",
+        np.min([g.mean(0) - np.abs(b.mean(0)) for g, b in zip(gained.values(), behind.values())], axis=0),
     )

@@ -29,6 +29,7 @@ def tickets_match_dense(evidence: Evidence) -> Measured:
         behind[worst] <= plan.tolerance,
         f"The dense network has {dense.mean():.2f} %; of {len(behind)} levels that of {percent(worst)} is the furthest behind "
         f"it, at {-behind[worst]:+.2f} points.",
+        evidence.accuracy("protocol", worst) - dense + plan.tolerance,
     )
 
 
@@ -44,7 +45,8 @@ def tickets_gain(evidence: Evidence) -> Measured:
     """At {best} of the weights tickets are more than {gain} points more accurate than the dense network."""
     dense, ticket = evidence.accuracy("protocol"), evidence.accuracy("protocol", evidence.plan.best)
     gain = ticket - dense
-    return Measured(gain, gain.mean() > evidence.plan.gain, f"{ticket.mean():.2f} % against {dense.mean():.2f} %.")
+    said = f"{ticket.mean():.2f} % against {dense.mean():.2f} %."
+    return Measured(gain, gain.mean() > evidence.plan.gain, said, gain - evidence.plan.gain)
 
 
 @claim(
@@ -60,7 +62,7 @@ def tickets_learn_faster(evidence: Evidence) -> Measured:
     """At {fastest} of the weights tickets learn faster than the dense network."""
     dense, ticket = evidence.step("protocol"), evidence.step("protocol", evidence.plan.fastest)
     detail = f"Early stop at step {ticket.mean():,.0f} against {dense.mean():,.0f}."
-    return Measured(100 * (1 - ticket / dense), beats(dense - ticket), detail)
+    return Measured(100 * (1 - ticket / dense), beats(dense - ticket), detail, dense - ticket)
 
 
 @claim(
@@ -97,6 +99,7 @@ def reinit_is_slower(evidence: Evidence) -> Measured:
         "Steps "
         + ", ".join(f"{b.mean():,.0f} against {a.mean():,.0f} at {percent(d)}" for d, (a, b) in steps.items())
         + ".",
+        reinit - ticket,
     )
 
 
@@ -142,4 +145,5 @@ def two_trainings_are_enough(evidence: Evidence) -> Measured:
         cheap - full,
         float(np.mean(cheap - full)) >= -evidence.plan.tolerance,
         f"{cheap.mean():.2f} % against {full.mean():.2f} %.",
+        cheap - full + evidence.plan.tolerance,
     )
