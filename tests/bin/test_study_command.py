@@ -42,8 +42,13 @@ def test_a_study_grows_and_shrinks_and_trains_nothing_twice(tmp_path, monkeypatc
     ]
 
     seen.clear()  # another name, and no sweep
-    assert call(*place, "--name=other", "--criterion=random") == 0
-    assert not seen and capsys.readouterr().out.count("trained for s+criterion=") == 3
+    assert call(*place, "--name=other", "--criterion=random", "--replicates=2", "--dry_run", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["trainings"], told["taken_over"], told["steps"]) == (3, 3, 120)  # those of the other replicate
+    seen.clear()
+    assert call(*place, "--name=other", "--criterion=random", "--quiet") == 0
+    said = "3 levels were not trained again, but taken from s+criterion=large_final, s+criterion=random ("
+    assert not seen and capsys.readouterr().out.count(said) == 1
     assert same(tickets(tmp_path / "other"), tickets(tmp_path / "s+criterion=random"))
     assert not (tmp_path / "other" / gathering.PLAN).exists()
 
@@ -101,13 +106,17 @@ def test_a_dry_run_of_a_study_rehearses_each_network_once(tmp_path, monkeypatch,
     told = json.loads(capsys.readouterr().out)
     assert seen == ["residual_mlp", "lenet_300_100"] and not list(tmp_path.iterdir())
     assert (
-        told["trainings"] == 8
-        and told["steps"] == 800
-        and told["seconds"] == pytest.approx(8.0)
-        and len(told["runs"]) == 4
+        told["trainings"] == 6  # the dense network of each model is trained once
+        and told["steps"] == 600
+        and told["seconds"] == pytest.approx(6.0)
+        and [run.get("taken_over", 0) for run in told["runs"]] == [0, 0, 1, 1]
     )
     assert call(*place) == 0
-    assert "In all: 4 runs, 8 trainings, 800 steps; time: about 8 s; disk: about 0.0 MB" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "In all: 4 runs, 6 trainings, 600 steps; time: about 6 s; disk: about 0.0 MB\n" in out
+    assert out.count("Not trained again: 1 more, which other runs have, or train before.") == 2
+    assert call(*place, "--noreuse", "--criterion=random", "--model=residual_mlp", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["trainings"] == 2
 
 
 @pytest.mark.parametrize("text", ["{", '{"runs": [{"folder": 1}]}', "[]"])

@@ -18,5 +18,6 @@ What stands here, and after a colon the names that other rooms take from it:
     tasks      several tasks of a command at once, and sweeps over settings
     study      what a sweep leaves beside its runs: its plan, and at its end one table
     dry_run    what `--dry_run` prints: how much is left to do
+    reused     what is not trained again, foreseen and told
     display    progress bars, plain lines, closing tables
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from tf_lottery.bin.reused import in_words
 from tf_lottery.runs.executor.task import named, steps_callback
 from tf_lottery.runs.outcome import LevelStatistics, Statistic, best_by_rule
 from tf_lottery.runs.todo import cost
@@ -36,7 +38,7 @@ class LevelDisplay:
     ):
         self.console = Console(file=sys.stderr if aside else sys.stdout, quiet=quiet)
         self.progress = progress_on(self.console)
-        self.left, self.levels, self.steps = list(left), len(left), 0
+        self.left, self.levels, self.steps, self.taken = list(left), len(left), 0, Counter[str]()
         self.replicates = len({replicate for replicate, _ in left})
         self.all = self.progress.add_task("all", total=steps, told=self.told())
         self.level = self.progress.add_task("reading data, building the network", total=None, told="")
@@ -47,6 +49,7 @@ class LevelDisplay:
 
     def __exit__(self, *_) -> None:
         self.progress.stop()
+        print_reused(self.console, self.taken)
 
     def told(self) -> str:
         """How many levels and replicates are finished."""
@@ -89,6 +92,7 @@ class LevelDisplay:
         """Counts a level as finished."""
         if (at := (row["replicate"], row["level"])) in self.left:
             self.left.remove(at)
+        self.taken.update(filter(None, [row.get("taken_from")]))
         self.progress.update(self.all, told=self.told())
 
 
@@ -107,6 +111,12 @@ def progress_on(console: Console) -> Progress:
         disable=console.quiet or not console.is_terminal,
         transient=True,
     )
+
+
+def print_reused(console: Console, taken: Mapping[str, int]) -> None:
+    """What was not trained again, in one line, of a quiet command too."""
+    if sentence := in_words(taken):
+        print(sentence, file=console.file)
 
 
 def line_of(row: Mapping[str, Any]) -> str:

@@ -46,6 +46,7 @@ def show(
     *,
     quiet: bool = False,
     road: str | None = None,
+    known: int = 0,
 ) -> dict[str, Any]:
     """Prints the plan of a run, of whose levels so many are finished, of so many, and returns it; nothing is written.
 
@@ -56,12 +57,14 @@ def show(
       estimate: What they take.
       quiet: Print nothing.
       road: What is said of the search.
+      known: How many more trainings are not done again, because another run has them.
     """
     begun = sum(_reached(run.checkpoint(each.replicate, each.level, each.search)) for each in todo)
     steps = sum(each.steps for each in todo) - begun
     if estimate and begun:
         estimate = dataclasses.replace(estimate, seconds=estimate.seconds * steps / (steps + begun))
     plan = {"run": str(run.folder), "levels": levels[1], "trainings": len(todo), "steps": steps}
+    plan |= {"taken_over": known} if known else {}
     plan |= {"road": road} if road else {}
     plan |= dataclasses.asdict(estimate) if estimate else {"seconds": 0, "bytes": 0}
     if quiet:
@@ -78,6 +81,8 @@ def show(
             "  ", " "
         )
     )
+    if known:
+        print(f"Not trained again: {known} more, which other runs have, or train before.")
     if begun:
         print(f"They go on from checkpoints, after {begun:,} steps that are done.")
     if estimate:
@@ -94,8 +99,7 @@ def conclude(plans: Sequence[dict[str, Any]], *, json: bool = False) -> None:
     if len(plans) > 1:
         print(
             f"In all: {len(plans)} runs, {whole['trainings']} trainings, {whole['steps']:,} steps; time: about "
-            f"{_duration(whole['seconds'])}; disk: about {_size(whole['bytes'])}. What runs have in common is trained once: that is not "
-            "counted off."
+            f"{_duration(whole['seconds'])}; disk: about {_size(whole['bytes'])}"
         )
     print("This was a dry run: nothing was trained in that folder, and nothing written.")
 

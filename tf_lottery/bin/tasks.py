@@ -8,6 +8,7 @@ import itertools
 import re
 import sys
 import typing
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.bin.display import line_of, progress_on, tell
+from tf_lottery.bin.display import line_of, print_reused, progress_on, tell
 from tf_lottery.bin.flags import plugins
 from tf_lottery.runs.executor import executor
 from tf_lottery.runs.executor.task import Task, named
@@ -118,7 +119,7 @@ class TasksDisplay:
         self.progress, self.brief = progress_on(self.console), brief
         self.left = {task.name: set(task.left) for task in tasks}
         self.levels, self.several = sum(map(len, self.left.values())), len({task.run for task in tasks}) > 1
-        self.seconds = dict.fromkeys(self.left, 0.0)
+        self.seconds, self.taken = dict.fromkeys(self.left, 0.0), Counter[str]()
         steps = sum(task.steps for task in tasks)
         self.of: dict[str, int] = {}  # the steps of each task's training
         self.all = self.progress.add_task("all", total=steps, told=self.told())
@@ -130,6 +131,7 @@ class TasksDisplay:
 
     def __exit__(self, *_) -> None:
         self.progress.stop()
+        print_reused(self.console, self.taken)
 
     def told(self) -> str:
         levels = self.levels - sum(map(len, self.left.values()))
@@ -156,6 +158,7 @@ class TasksDisplay:
     def done(self, task: Task, row: Mapping[str, Any]) -> None:
         self.left[task.name].discard((row["replicate"], row["level"]))
         self.seconds[task.name] += row["seconds"]
+        self.taken.update(filter(None, [row.get("taken_from")]))
         self.progress.update(self.all, told=self.told())
         if not self.left[task.name] and task.name in self.bars:  # it has none where nothing had to be trained
             self.progress.remove_task(self.bars.pop(task.name))

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from tf_lottery.base.quiet import tensorflow_loading
 from tf_lottery.bin import tasks
+from tf_lottery.bin.reused import Foreseen
 from tf_lottery.runs.executor.task import Task
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import Problem, setting
@@ -127,7 +128,7 @@ def work(
     """
     sharing: dict[str, Any] = {} if shared is None else {"shared": shared}
     if place.dry_run:
-        _print_plans(place, function, jobs)
+        _print_plans(place, function, jobs, shared)
         return
     for job in jobs:
         if job.road and job.todo and not place.quiet:
@@ -232,7 +233,7 @@ def at_once(
     tasks.raise_first(failed)
 
 
-def _print_plans(place: Place, function: str, jobs: Sequence[Job]) -> None:
+def _print_plans(place: Place, function: str, jobs: Sequence[Job], shared: str | None) -> None:
     """What `--dry_run` prints of runs that are worked on by a function of `experiment`; each network is rehearsed once."""
     with tensorflow_loading():  # before a rehearsal is timed
         from tf_lottery.runs import experiment
@@ -242,14 +243,16 @@ def _print_plans(place: Place, function: str, jobs: Sequence[Job]) -> None:
         getattr(experiment, function)(run, settings, display, data_dir=place.data_dir)
 
     rehearsals: dict[tuple, dry_run.Rehearsal] = {}
-    plans = []
+    plans, foreseen = [], Foreseen(place.results_dir, shared)
     for job in jobs:
-        estimate = dry_run.from_finished(job.run, job.todo)
-        if estimate is None and job.todo:
+        todo = foreseen.left(job.settings, job.todo)
+        estimate = dry_run.from_finished(job.run, todo)
+        if estimate is None and todo:
             network = dry_run.network_of(job.settings)
             rehearsals[network] = rehearsals.get(network) or dry_run.rehearse(work, job.settings)
-            estimate = dry_run.estimated(rehearsals[network], job.settings, job.todo)
+            estimate = dry_run.estimated(rehearsals[network], job.settings, todo)
         replicates = job.settings.replicates if place.replicate is None else 1
         levels = (replicates * job.levels - len(job.left), replicates * job.levels)
-        plans.append(dry_run.show(job.run, levels, job.todo, estimate, quiet=place.json, road=job.road))
+        known = len(job.todo) - len(todo)
+        plans.append(dry_run.show(job.run, levels, todo, estimate, quiet=place.json, road=job.road, known=known))
     dry_run.conclude(plans, json=place.json)

@@ -44,7 +44,7 @@ class Display(Protocol):
         """So many steps are not trained, because another run of the sweep has done it."""
 
     def done(self, row: Mapping[str, Any]) -> None:
-        """A level is finished; `row` is its row of the summary, with its `notes`."""
+        """A level is finished; `row` is its row of the summary, with its `notes`, and the run that it was `taken_from`, if so."""
 
     def tell(self, sentence: str) -> None:
         """Something that its reader should know."""
@@ -195,7 +195,9 @@ def write(
                 remarks = [f"trained for {trained.shared_with}"] if trained.shared_with else []
                 if trained.reference and ticket.level == 0:
                     remarks += filter(None, [reference_in_words(trained.trainer.curve, trained.reference)])
-                display.done({**row, "remark": "; ".join(remarks)} if remarks else row)
+                told = {"remark": "; ".join(remarks)} if remarks else {}
+                told |= {"taken_from": trained.shared_with} if trained.shared_with else {}
+                display.done({**row, **told})
                 if logs:
                     logs.catch_up(log, replicate)
         except NonFiniteLossError as error:
