@@ -9,7 +9,8 @@ What stands here, and after a colon the names that other rooms take from it:
     guard       what keeps a folder of results sound: one process at a time, nothing damaged trusted
     hints       what somebody may have meant who wrote a name that is not known: did_you_mean
     quiet       what libraries print, kept off the screen: silenced, native_stderr_off,
-                native_stderr_off_but_python, only_errors_of, warnings_told
+                native_stderr_off_but_python, only_errors_of, tensorflow_loading,
+                warnings_told
     registry    functions under names, the same for criteria, models and the rest: Registry, import_plugin
     student     Student's t, for tests and intervals over few replicates: CONFIDENCE, quantile, two_sided
     table       a table on a terminal, in Markdown and in HTML: Table, in_text
