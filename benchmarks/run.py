@@ -11,6 +11,7 @@ Writes docs/results/benchmarks.json and docs/results/benchmarks.md.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 import subprocess
@@ -29,6 +30,9 @@ import tensorflow as tf
 from side_by_side import alternate, find, images, machine, row, table
 
 import tf_lottery as tfl
+from tf_lottery.runs.results import Run
+from tf_lottery.runs.settings import Settings
+from tf_lottery.runs.tables import CURVE
 from tf_lottery.search.rates import Cubic
 
 tf.get_logger().setLevel("ERROR")
@@ -338,6 +342,46 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
 
+def start_finished() -> list[dict]:
+    """A start of a finished run of LeNet, 24 levels and the dense one of 3 replicates: every byte of it is checked, against a start that only prints its help."""
+    with tempfile.TemporaryDirectory() as folder:
+        _finished_lenet(Run.at(folder, "lenet"))
+        place = [f"--results_dir={folder}", "--name=lenet", "--model=lenet_300_100", "--levels=24", "--replicates=3"]
+
+        def command(*flags: str) -> Callable[[], float]:
+            def run() -> float:
+                began = time.perf_counter()
+                words = [sys.executable, "-m", "tf_lottery.bin.find", *flags]
+                subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+                return time.perf_counter() - began
+
+            return run
+
+        times = alternate(7, checked=command(*place), help=command("--help"))
+    name = "tf-lottery find of a finished run, 75 tickets and as many curves / its --help"
+    return [row(name, times, "checked", "help", "checked < 3 s", "s")]
+
+
+def _finished_lenet(run: Run) -> None:
+    """A run as a search leaves it, of random weights."""
+    settings = dataclasses.replace(Settings("lenet_300_100", levels=24, replicates=3).resolved(), precision="float32")
+    run.open(dataclasses.asdict(settings), {})
+    rng = np.random.default_rng(0)
+    curve = [dict.fromkeys(CURVE, 0.5) | {"step": step} for step in range(100, 50_001, 100)]
+    for replicate in range(3):
+        kernels = {f"{i}/kernel": shape for i, shape in enumerate([(784, 300), (300, 100), (100, 10)])}
+        initial = {path: rng.normal(size=shape).astype(np.float32) for path, shape in kernels.items()}
+        chances = {path: rng.random(shape) for path, shape in kernels.items()}
+        for level in range(25):
+            masks = {path: (chance < 0.8**level).astype(np.uint8) for path, chance in chances.items()}
+            kept = {path: value * masks[path] for path, value in initial.items()}
+            final = {path: value * 1.5 for path, value in kept.items()}
+            metrics = dict.fromkeys(("early_stop_test_accuracy", "final_test_accuracy", "seconds"), 0.5)
+            run.write_level(
+                replicate, tfl.Ticket(masks, kept, final, level, {**metrics, "early_stop_step": 100}), curve
+            )
+
+
 def _with_fused_normalization(model):
     def clone(layer):
         normalizes = isinstance(layer, keras.layers.BatchNormalization)
@@ -471,6 +515,7 @@ BENCHMARKS = [
     gradual_lenet,
     gradual_mobilenet,
     mask_update,
+    start_finished,
 ]
 
 

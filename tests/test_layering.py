@@ -50,6 +50,7 @@ WITHOUT_TENSORFLOW = [  # rooms or files
     "checks.line",
     "runs.settings",
     "runs.results",
+    "runs.sound",
     "runs.tables",
     "runs.outcome",
     "runs.own_data",

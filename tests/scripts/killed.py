@@ -6,6 +6,7 @@ after. Half of the kills are at a random time, half inside a write, when a file 
 
 # ruff: noqa: E402
 
+import functools
 import json
 import os
 import random
@@ -14,6 +15,7 @@ import signal
 import stat
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"], os.environ["CUDA_VISIBLE_DEVICES"] = "3", "-1"
@@ -50,8 +52,12 @@ def small(input_shape=(40,), classes=10, seed=0):
     return keras.Sequential([keras.Input(input_shape), hidden, *between, output], name="small")
 
 
-def live(folder: Path, name: str, stop_in_write: int, pipe: int) -> None:
-    """One life of a search; in its write of that number it says so and waits to be killed."""
+def search(folder: Path, name: str) -> None:
+    command.main([*FLAGS, f"--results_dir={folder}", f"--name={name}"])
+
+
+def live(work: Callable[[], object], stop_in_write: int, pipe: int) -> None:
+    """One life of some work; in its write of that number it says so and waits to be killed."""
     experiment.data.load = lambda *_: DATA
     problem.Trainer.__init__.__kwdefaults__["checkpoint_every"] = 0.0  # as often as there is something to keep
     checkpoint.MOST_SHARE = 1e9
@@ -69,10 +75,10 @@ def live(folder: Path, name: str, stop_in_write: int, pipe: int) -> None:
     os.fsync = fsync
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123
         os.dup2(nowhere.fileno(), 1)
-    command.main([*FLAGS, f"--results_dir={folder}", f"--name={name}"])
+    assert not work()  # a command that was not possible says 1
 
 
-def run_until(folder: Path, name: str, seconds: float | None, write: int = 0) -> tuple[bool, float]:
+def run_until(work: Callable[[], object], seconds: float | None, write: int = 0) -> tuple[bool, float]:
     """Starts a life and kills it after so many seconds, or inside that write; returns whether it was killed, and its seconds."""
     reader, writer = os.pipe()
     began = time.monotonic()
@@ -80,7 +86,7 @@ def run_until(folder: Path, name: str, seconds: float | None, write: int = 0) ->
     if child == 0:
         status = 1
         try:
-            live(folder, name, write, writer)
+            live(work, write, writer)
             status = 0
         except BaseException as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -92,7 +98,7 @@ def run_until(folder: Path, name: str, seconds: float | None, write: int = 0) ->
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     if os.WIFEXITED(status):
-        assert os.WEXITSTATUS(status) == 0, f"{name} failed"
+        assert os.WEXITSTATUS(status) == 0, f"{work} failed"
     return os.WIFSIGNALED(status), time.monotonic() - began
 
 
@@ -113,7 +119,7 @@ def contents(run: Run) -> dict[str, object]:
 
 def main(folder: Path, wanted: int) -> None:
     rng = random.Random(0)
-    killed, whole = run_until(folder, "whole", None)
+    killed, whole = run_until(functools.partial(search, folder, "whole"), None)
     assert not killed
     expected = contents(Run(folder / "whole"))
     assert len(Run(folder / "whole").finished()) == 3
@@ -123,9 +129,8 @@ def main(folder: Path, wanted: int) -> None:
         while not ended:
             write = rng.randrange(1, 35) if kills % 2 else 0
             stop = kills < wanted
-            killed, _ = run_until(
-                folder, name, (None if write else rng.uniform(0.2, 0.7) * whole) if stop else None, write if stop else 0
-            )
+            seconds = None if write or not stop else rng.uniform(0.2, 0.7) * whole
+            killed, _ = run_until(functools.partial(search, folder, name), seconds, write if stop else 0)
             kills, in_writes, ended = kills + killed, in_writes + bool(killed and write), not killed
             checkpoints += any((folder / name).rglob("checkpoint.safetensors"))
         found = contents(Run(folder / name))

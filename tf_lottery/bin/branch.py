@@ -25,6 +25,7 @@ from tf_lottery.runs.executor.task import Task
 from tf_lottery.runs.outcome import by_level
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import BranchSettings, Settings, setting
+from tf_lottery.runs.sound import Sound
 from tf_lottery.runs.todo import each_of
 
 
@@ -80,7 +81,8 @@ def main(argv: list[str]) -> None:
 
 def _tickets(run: Run, base: Settings) -> Sequence[int]:
     """All levels but the dense one that were trained in full; those that are not finished are named by `run_branch`."""
-    short = {level.level for level in by_level(run.summary()) if not level.in_full} if run.finished() else set()
+    rows = Sound.of(run, branches=False).summary() if run.finished() else []
+    short = {level.level for level in by_level(rows) if not level.in_full}
     return [level for level in range(1, (base.levels or 0) + 1) if level not in short]
 
 

@@ -29,6 +29,7 @@ from tf_lottery.bin.display import tell
 from tf_lottery.bin.flags import Flags
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import setting
+from tf_lottery.runs.sound import Sound
 from tf_lottery.tickets.ticket import Ticket
 
 if TYPE_CHECKING:
@@ -159,11 +160,12 @@ def _ticket_of(source: Source) -> tuple[Ticket | None, str]:
     run = Run.at(source.results_dir, source.name)
     settings = run.settings()
     run = run.branch(source.branch) if source.branch else run
-    if (source.replicate, source.level) not in run.finished():
-        levels = [level for replicate, level in run.finished() if replicate == source.replicate]
+    sound = Sound.of(run, source.replicate, branches=False)
+    if (source.replicate, source.level) not in sound.finished():
+        levels = [level for _, level in sound.finished()]
         raise LotteryError(
             f"Expected --replicate and --level of a finished level ({levels or 'none'} of replicate {source.replicate} in "
-            f"{run.folder}), but received level {source.level}."
+            f"{run.folder}), but received level {source.level}{sound.why_not(source.replicate, source.level or 0)}"
         )
     ticket = run.ticket(source.replicate, source.level)
     known = {"model": settings["model"], "dataset": settings["dataset"]}

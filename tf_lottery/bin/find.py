@@ -76,10 +76,10 @@ def main(argv: list[str]) -> None:
 
 
 def _job(place: training.Place, run: Run, settings: Settings, elsewhere: bool) -> training.Job:
-    """What is left to do of a run; where another process does it, damaged files are set aside here."""
+    """What is left to do of a run, once what is damaged is set aside; without TensorFlow, unless only the network says what that is."""
     if settings.levels is None and (written := run.spec()):  # what the network says was found out before
         settings = dataclasses.replace(settings, levels=written["settings"].get("levels"))
-    tasks.check(run, settings, aside=elsewhere)
+    tasks.check(run, settings, aside=not place.dry_run, alone=not elsewhere)
     plan = settings.plan() if settings.levels else None
     levels = range(settings.first, (settings.levels or 0) + 1)
     left = run.missing(settings.replicates, levels, place.replicate)

@@ -22,11 +22,12 @@ from pathlib import Path
 
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.bin import main as main_lib
-from tf_lottery.bin.display import print_json
+from tf_lottery.bin.display import print_json, tell
 from tf_lottery.bin.flags import Flags
 from tf_lottery.runs import comparison, gathering
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import setting
+from tf_lottery.runs.sound import Sound
 
 
 @dataclass(frozen=True)
@@ -105,19 +106,22 @@ def _of_study(drawing: Drawing, names: Sequence[str]) -> None:
 
 
 def _of_run(drawing: Drawing, run: Run) -> None:
-    run.summary()
+    sound = Sound.of(run)
+    for sentence in sound.complaints():
+        tell(sentence)
+    sound.summary()
 
     from tf_lottery import report
 
-    written = report.write(run, Path(drawing.output or run.folder / "report"), drawing.levels)
+    written = report.write(sound, Path(drawing.output or run.folder / "report"), drawing.levels)
     if drawing.json:
-        learned = run.supermasks()
-        levels = {} if learned else {name: list(map(asdict, levels)) for name, levels in report.series_of(run)}
+        learned = sound.supermasks()
+        levels = {} if learned else {name: list(map(asdict, levels)) for name, levels in report.series_of(sound)}
         files = [str(path) for path in written]
         print_json(
             {
                 "run": str(run.folder),
-                "conclusion": report.conclusion(run),
+                "conclusion": report.conclusion(sound),
                 "levels": levels,
                 "supermasks": learned,
                 "files": files,
@@ -126,7 +130,7 @@ def _of_run(drawing: Drawing, run: Run) -> None:
         return
     for path in written:
         print(path)
-    print(report.conclusion(run))
+    print(report.conclusion(sound))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     for values, settings in jobs:
         name = f"{settings.model}_{settings.by}" if place.name is None else place.name
         run = Run.at(place.results_dir, tasks.suffixed(name, values))
-        tasks.check(run, settings, aside=not place.dry_run and (len(jobs) > 1 or not workers.alone))
+        tasks.check(run, settings, aside=not place.dry_run, alone=len(jobs) == 1 and workers.alone)
         left = run.missing(settings.replicates, [0], place.replicate)
         runs.append(training.Job(run, settings, left, 1, each_of(left, settings.steps)))
     training.work(place, workers, "run_supermask", runs, TELLING, argv)
@@ -90,8 +90,10 @@ def _by_rule(place: training.Place, settings: SupermaskSettings) -> None:
     with tensorflow_loading():
         from tf_lottery.runs import by_rule
 
-    from tf_lottery.bin.display import print_json, print_table, rule_table
+    from tf_lottery.bin.display import print_json, print_table, rule_table, tell
 
+    for sentence in run.set_aside_rule():
+        tell(sentence)
     rows: list[Mapping[str, Any]] = []
     quiet = place.quiet or place.json
     for row in by_rule.evaluate(run, settings, data_dir=place.data_dir, replicate=place.replicate):

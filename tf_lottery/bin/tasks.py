@@ -246,12 +246,20 @@ def _call(function: str, run: str, experiment, folder: Path, display, **argument
     getattr(experiment, function)(Run(folder / run), display=display, **arguments)
 
 
-def check(run: Run, settings: Problem | BranchSettings, aside: bool = True) -> None:
+def check(run: Run, settings: Problem | BranchSettings, aside: bool = True, alone: bool = False) -> None:
     """Checks settings that are resolved but for what depends on the device against those that a run was begun with.
 
     Args:
       aside: Set aside what is damaged too, so that it is missing.
+      alone: Whether this process works on it: then a run whose settings are gone is looked at when it does.
     """
+    if aside and run.spec() is None and run.finished():
+        if alone:
+            return
+        raise LotteryError(
+            f"Expected the settings that the finished levels of {run.folder} were found with, but there is no spec.json: the same command "
+            "with one run and without --workers finds out which levels are its own."
+        )
     given = {name: value for name, value in dataclasses.asdict(settings).items() if value is not None}
     run.check({**(run.spec() or {"settings": {}})["settings"], **given}, getattr(settings, "growing", ()))
     for sentence in run.set_aside_damaged() if aside else ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 from tf_lottery.base.quiet import tensorflow_loading
 from tf_lottery.bin import tasks
 from tf_lottery.bin.reused import Foreseen
+from tf_lottery.runs import spec
 from tf_lottery.runs.executor.task import Task
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import Problem, setting
@@ -120,7 +122,7 @@ def work(
     Args:
       place, workers: The flags.
       function: The name of a function `(run, settings, display, ...)` of `experiment`.
-      jobs: What there is to do; where they are not worked on here, damaged files are set aside already, see `tasks.check`.
+      jobs: What there is to do; damaged files are set aside already, see `tasks.check`. Of a finished run it is only told.
       telling: How to tell what came of them.
       argv: The command line, for its plugins.
       shared: For `function`, where trainings are shared with other runs.
@@ -139,6 +141,9 @@ def work(
             )
     if len(jobs) == 1 and workers.alone:
         (job,) = jobs
+        if not job.left and place.strategy == "none" and not place.loggers and _is_begun(job):
+            _tell(place, telling, job.run, worked=False)
+            return
         here(place, function, job.run, job.left, job.todo, telling, settings=job.settings, **sharing)
     else:
         todo = []
@@ -175,7 +180,7 @@ def here(
         from tf_lottery.runs import experiment
 
         replicas = distribution.Replicas(distribution.get(place.strategy))  # before TensorFlow computes anything
-    from tf_lottery.bin.display import display_of, print_json
+    from tf_lottery.bin.display import display_of
 
     steps = sum(training.steps for training in todo)
     display = display_of(place, missing, steps, replicas.is_chief)
@@ -191,11 +196,23 @@ def here(
         )
     if not replicas.is_chief:
         return
-    own = run if branch is None else run.branch(branch)
+    _tell(place, telling, run if branch is None else run.branch(branch), worked)
+
+
+def _is_begun(job: Job) -> bool:
+    """Whether the settings of a run are on file as they are asked for, but for what depends on the device."""
+    written = (job.run.spec() or {}).get("settings")
+    given = {name: value for name, value in dataclasses.asdict(job.settings).items() if value is not None}
+    return written is not None and spec.difference(written, {**written, **given}) is None
+
+
+def _tell(place: Place, telling: Telling, run: Run, worked: bool) -> None:
+    from tf_lottery.bin.display import print_json
+
     if place.json:
-        print_json(telling.as_json(own, worked))
+        print_json(telling.as_json(run, worked))
     else:
-        telling.print(own, worked)
+        telling.print(run, worked)
 
 
 def at_once(

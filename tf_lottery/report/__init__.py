@@ -41,16 +41,17 @@ from tf_lottery.report.style import (
     save,
 )
 from tf_lottery.report.table import supermask_table, supermask_words, ticket_table
+from tf_lottery.runs.folder import Folder
 from tf_lottery.runs.outcome import by_level, verdict
-from tf_lottery.runs.results import Run
-from tf_lottery.runs.verified import read_all
+from tf_lottery.runs.sound import Sound
+from tf_lottery.runs.verified import read_sound
 
 __all__ = ["COLOURS", "STYLE", "conclusion", "density_axis", "readable_range", "save", "series_of", "write"]
 
 FEW = 3  # points that make no curve
 
 
-def write(run: Run, folder: Path, levels: Sequence[int] | None = None) -> list[Path]:
+def write(run: Folder, folder: Path, levels: Sequence[int] | None = None) -> list[Path]:
     """Draws what the run's files allow into `folder`.
 
     Args:
@@ -64,6 +65,7 @@ def write(run: Run, folder: Path, levels: Sequence[int] | None = None) -> list[P
     Raises:
       LotteryError: If the run has no finished level.
     """
+    run = Sound.of(run)
     with plt.rc_context(STYLE):
         if learned := run.supermasks():
             table, drawn = supermask_table(learned), _of_supermask(run, learned)
@@ -82,7 +84,7 @@ def write(run: Run, folder: Path, levels: Sequence[int] | None = None) -> list[P
     return [*(folder / f"{picture.name}.png" for picture in pictures), folder / "table.md", folder / "index.html"]
 
 
-def conclusion(run: Run) -> str:
+def conclusion(run: Folder) -> str:
     """One sentence: what the run has found."""
     if learned := run.supermasks():
         return supermask_words(learned)
@@ -90,7 +92,7 @@ def conclusion(run: Run) -> str:
     return verdict(levels, dict(branches), run.settings() if run.spec() else {})
 
 
-def series_of(run: Run) -> Series:
+def series_of(run: Folder) -> Series:
     """The levels of the run and of its branches that have been measured."""
     series = [("ticket", by_level(run.summary()))]
     series += [(branch.name.replace("_", " "), by_level(branch.summary())) for branch in run.branches()]
@@ -99,7 +101,7 @@ def series_of(run: Run) -> Series:
     return [(name, levels) for name, levels in series if levels]
 
 
-def _of_search(run: Run, series: Series, levels: Sequence[int] | None) -> list[Picture | LeftOut]:
+def _of_search(run: Folder, series: Series, levels: Sequence[int] | None) -> list[Picture | LeftOut]:
     curves = measured.curves(run, levels) or LeftOut("Training", "the run keeps no curves")
     whole = [
         (name, [level for level in levels if level.in_full]) for name, levels in series
@@ -112,7 +114,8 @@ def _of_search(run: Run, series: Series, levels: Sequence[int] | None) -> list[P
         before = [measured.against_density(whole, name) for name in ("accuracy", "early_stop")]
         after = [measured.against_density(whole, "final_accuracy")]
     drawn = [*before, curves, *after]
-    drawn += checked.pictures(read_all(run))
+    verified, damaged = read_sound(run)
+    drawn += [*checked.pictures(verified), *(LeftOut("A ticket and its controls", each) for each in damaged)]
     if rule := run.rule():
         drawn.append(untrained.by_rule(rule))
     counted = census.take(run)
@@ -133,7 +136,7 @@ def _of_search(run: Run, series: Series, levels: Sequence[int] | None) -> list[P
     ]
 
 
-def _of_supermask(run: Run, rows: Sequence[Mapping[str, float]]) -> list[Picture | LeftOut]:
+def _of_supermask(run: Folder, rows: Sequence[Mapping[str, float]]) -> list[Picture | LeftOut]:
     drawn = [untrained.learning(run, rows) or LeftOut("Learning the mask", "the run keeps no curves")]
     counted = census.take(run)
     if not counted:

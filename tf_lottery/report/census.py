@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tf_lottery.rules.masks import Arrays, overlap
-from tf_lottery.runs.results import Run
+from tf_lottery.runs.folder import Folder
 
 MOST = 8  # replicates of a level whose masks are counted: enough for a band, and a report of hundreds does not read them all
 
@@ -53,7 +53,7 @@ class Level:
         return float(np.mean(self.densities))
 
 
-def take(run: Run) -> list[Level]:
+def take(run: Folder) -> list[Level]:
     """Counts the masks of a run's tickets level by level, of the first MOST replicates that have a level."""
     replicates: dict[int, list[int]] = {}
     for replicate, level in run.finished():
@@ -61,7 +61,7 @@ def take(run: Run) -> list[Level]:
     return [_level(run, level, replicates[level]) for level in sorted(replicates)]
 
 
-def _level(run: Run, level: int, there: Sequence[int]) -> Level:
+def _level(run: Folder, level: int, there: Sequence[int]) -> Level:
     replicates = there[:MOST]
     tickets = [run.ticket(replicate, level) for replicate in replicates]
     paths = [path for path in tickets[0].masks if all(path in ticket.masks for ticket in tickets)]

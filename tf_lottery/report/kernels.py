@@ -10,14 +10,14 @@ import numpy as np
 
 from tf_lottery.report.census import Level
 from tf_lottery.report.style import SHADES, LeftOut, Picture, bare, short_names, spread
-from tf_lottery.runs.results import Run
+from tf_lottery.runs.folder import Folder
 
 UNITS = 32  # of the first kernel, each with its window or its image
 SIDE = 400  # rows and columns of another kernel
 KERNELS = 4
 
 
-def masks(run: Run, levels: Sequence[Level]) -> Picture | LeftOut:
+def masks(run: Folder, levels: Sequence[Level]) -> Picture | LeftOut:
     """The masks of the last level's kernels, dark where a weight is kept; the first one's in the shape of the input."""
     title = "Each kernel's mask"
     pruned = [level for level in levels if level.density < 1]

@@ -25,8 +25,8 @@ from tf_lottery.report.style import (
     spread,
     thousands,
 )
+from tf_lottery.runs.folder import Folder
 from tf_lottery.runs.outcome import Statistic
-from tf_lottery.runs.results import Run
 
 FEW = 5  # measurements of the test set that make no curve
 COLUMNS = {
@@ -92,7 +92,7 @@ def against_density(series: Series, name: str) -> Picture:
     return Picture(name, title, f"{measured}{compared} against the share of weights kept: {spoken}.", figure)
 
 
-def curves(run: Run, levels: Sequence[int] | None = None) -> Picture | None:
+def curves(run: Folder, levels: Sequence[int] | None = None) -> Picture | None:
     """Accuracy over training for some levels; None if the run keeps no curves.
 
     On the test set, or on the validation set where the test set was measured too rarely to draw a curve.

@@ -14,7 +14,7 @@ from string import Template
 from tf_lottery.base.files import whole_file
 from tf_lottery.base.table import Table
 from tf_lottery.report.style import LeftOut, Picture
-from tf_lottery.runs.results import Run
+from tf_lottery.runs.folder import Folder
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class About:
     settings: Mapping[str, str]
 
 
-def about(run: Run, words: str) -> About:
+def about(run: Folder, words: str) -> About:
     """What the page of a run is about."""
     spec = run.spec() or {"settings": {}, "versions": {}}
     settings = {**spec["settings"], **{f"version of {name}": value for name, value in spec["versions"].items()}}

@@ -32,13 +32,13 @@ from tf_lottery.report.weights import (
     rounds_of,
     what_it_did,
 )
+from tf_lottery.runs.folder import Folder
 from tf_lottery.runs.outcome import Statistic
-from tf_lottery.runs.results import Run
 
 SOME, LEVELS = 3, 12  # replicates and levels whose signs are looked at
 
 
-def trained(run: Run, levels: Sequence[Level]) -> Picture | LeftOut:
+def trained(run: Folder, levels: Sequence[Level]) -> Picture | LeftOut:
     """How the trained weights that the last round chose from are distributed: those it kept, those it pruned, and how all began."""
     title = "Trained weights"
     replicate = levels[0].replicates[0]
@@ -72,7 +72,7 @@ def trained(run: Run, levels: Sequence[Level]) -> Picture | LeftOut:
     return Picture("trained", title, caption, figure)
 
 
-def signs(run: Run, levels: Sequence[Level]) -> Picture | LeftOut:
+def signs(run: Folder, levels: Sequence[Level]) -> Picture | LeftOut:
     """The share of each kernel's kept weights that end with the sign they began with."""
     title = "Signs that stay"
     found: dict[int, dict[str, list[float]]] = {}

@@ -9,13 +9,13 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from tf_lottery.report.style import COLOURS, MARKERS, Picture, banded, density_axis, legend_above, some, thousands
+from tf_lottery.runs.folder import Folder
 from tf_lottery.runs.outcome import Statistic, best_by_rule
-from tf_lottery.runs.results import Run
 
 NAMED = 6  # criteria with a colour of their own; the others are grey
 
 
-def learning(run: Run, rows: Sequence[Mapping[str, float]]) -> Picture | None:
+def learning(run: Folder, rows: Sequence[Mapping[str, float]]) -> Picture | None:
     """Test accuracy while the masks are learned, a line for each replicate; None without curves."""
     figure, axes = plt.subplots()
     last = 0.0

@@ -17,7 +17,7 @@ from tf_lottery.base.quiet import native_stderr_off
 from tf_lottery.report.census import Level
 from tf_lottery.report.style import COLOURS, LeftOut, Picture, legend_above, short_names, spread
 from tf_lottery.rules import criteria
-from tf_lottery.runs.results import Run
+from tf_lottery.runs.folder import Folder
 from tf_lottery.tickets.ticket import Ticket
 from tf_lottery.tickets.values import Recipe, arrays
 
@@ -47,7 +47,7 @@ def initial_values(ticket: Ticket, path: str) -> np.ndarray:
     return values
 
 
-def rounds_of(run: Run, levels: Sequence[Level], ticket: Callable[[int], Ticket]) -> list[tuple[int, int]]:
+def rounds_of(run: Folder, levels: Sequence[Level], ticket: Callable[[int], Ticket]) -> list[tuple[int, int]]:
     """(level, the level it was pruned from) of the first and the last round whose tickets tell what it looked at."""
     replicate = levels[0].replicates[0]
     pruned = [level.level for level in levels if level.level and replicate in level.replicates]
@@ -69,7 +69,7 @@ def rounds_of(run: Run, levels: Sequence[Level], ticket: Callable[[int], Ticket]
 NEEDED = "it needs the ticket of a level, with the trained weights that the next level was pruned from"
 
 
-def scatter(run: Run, levels: Sequence[Level]) -> Picture | LeftOut:
+def scatter(run: Folder, levels: Sequence[Level]) -> Picture | LeftOut:
     """Initial against final weights of the first and the last round, with the cut of the criterion."""
     title = "What a round keeps"
     replicate = levels[0].replicates[0]
@@ -173,7 +173,7 @@ def cut(one: Round, criterion: Callable) -> float | None:
     return float(lowest if not np.isfinite(highest) else (lowest + highest) / 2)
 
 
-def survivors(run: Run, levels: Sequence[Level]) -> Picture | LeftOut:
+def survivors(run: Folder, levels: Sequence[Level]) -> Picture | LeftOut:
     """How the initial weights that survive are distributed, by level and kernel."""
     title = "Initial weights that survive"
     pruned = [level for level in levels if level.density < 1]
@@ -213,7 +213,7 @@ def survivors(run: Run, levels: Sequence[Level]) -> Picture | LeftOut:
     return Picture("survivors", title, caption, figure)
 
 
-def survivors_of_masks(run: Run, level: Level) -> Picture:
+def survivors_of_masks(run: Folder, level: Level) -> Picture:
     """How the weights that a learned mask keeps are distributed among all that were drawn."""
     paths = spread(list(level.kernels), 4)
     drawn: dict[str, list[np.ndarray]] = {path: [] for path in paths}

@@ -13,8 +13,12 @@ What stands here, and after a colon the names that other rooms take from it:
     by_rule     untrained networks of a finished run, under the masks of criteria
     verification  levels verified: their controls trained, as branches, and put together
     instability  levels trained twice in different data order, and the line between the two
-    verified    what was verified, in files: as_json, read_all, read_instability
-    results     where the files of a run lie, read and written: Run
+    verified    what was verified, in files: as_json, read_sound, read_instability
+    results     the results of a run, written: Run
+    folder      where its files lie, and how they are read: Folder
+    looking     what of them is as it was written and what it should be
+    sound       a run as far as it is to be trusted, for who only reads it: Sound
+    identity    what a level is, as its ticket says it
     spec        its settings and versions in a file
     tables      its tables: columns, writing, reading
     outcome     what the tables say over all replicates: MEASURED, TOLD, LevelStatistics, Statistic, by_level, best_by_rule, verdict

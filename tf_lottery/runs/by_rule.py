@@ -12,6 +12,7 @@ from tf_lottery.rules import criteria
 from tf_lottery.runs import problem
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import Settings, SupermaskSettings
+from tf_lottery.runs.sound import Sound
 from tf_lottery.search import supermask
 
 
@@ -32,11 +33,7 @@ def evaluate(
       LotteryError: If the run has no dense level, or a criterion or density is not possible.
     """
     base = Settings.of(run)
-    absent = run.missing(base.replicates, [0], replicate)
-    if absent:
-        raise LotteryError(
-            f"Expected a run whose level 0 is finished, but {run.folder} has none of replicate {absent[0][0]}."
-        )
+    Sound.of(run, replicate, branches=False).check_finished(base.replicates, [0], replicate)
     if settings.signed_constant not in (None, "none", "std"):
         raise LotteryError(
             f"Expected signed_constant to be none or std with by='rule', but received {settings.signed_constant!r}."

@@ -21,6 +21,7 @@ from tf_lottery.runs.levels import Display, Train, begun, missing_levels, origin
 from tf_lottery.runs.logged import Logs
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import BranchSettings, Settings, SupermaskSettings
+from tf_lottery.runs.sound import Sound
 from tf_lottery.search import find, lottery, supermask
 from tf_lottery.tickets.ticket import Ticket
 from tf_lottery.tickets.values import arrays
@@ -70,45 +71,46 @@ def run_find(
     run, spec = seen_by(run, strategy), dataclasses.asdict(settings)
     run.check(spec, settings.growing)
     levels = range(plan.first, plan.levels + 1)
-    missing = missing_levels(strategy, run, spec, display, settings.replicates, levels, replicate)
+    worked, known = False, None
     logs = Logs(run, loggers, spec, settings.replicates, replicate, display.tell)
-    known = None
-    if missing:
-        dataset = dataset or data.load(settings.dataset, data_dir)
+    while missing := missing_levels(strategy, run, spec, display, settings.replicates, levels, replicate):
+        worked, dataset = True, dataset or data.load(settings.dataset, data_dir)
         if plan.search_steps is not None or shared is not None:
-            known = Known(run, digest_of(dataset), display.tell, shared, settings.deterministic)
-    for r, first, last in stretches(missing):
-        model, trainer = problem.of_replicate(settings, dataset, r, strategy)
-        reference = plan.road if plan.search_steps is not None and 0 in plan.asked else None
-        trained = Train(trainer, run, display, r, dataset.classes, settings.pruned == "zero", known, reference)
-        tickets = find.find_ticket(
-            model,
-            trained,
-            search=settings.search,
-            levels=settings.levels,
-            density=settings.density,
-            budget=settings.budget,
-            level_steps=settings.level_steps,
-            search_steps=settings.search_steps,
-            dense=settings.dense,
-            prune_fraction=settings.prune_fraction,
-            criterion=settings.criterion,
-            survivors=settings.survivors,
-            pruned=settings.pruned,
-            scope=settings.scope,
-            rewind_to=settings.rewind_to,
-            reset=settings.reset,
-            min_per_kernel=settings.min_per_kernel,
-            start_from=[run.ticket(r, k) for k in sorted({plan.first, first - 1})] if first > plan.first else (),
-            prunable=settings.prunable,
-            exclude=settings.exclude,
-            seed=settings.seed + r,
-        )
-        tickets = begun(run, spec, itertools.islice(tickets, last + 1 - first))
-        write(run, r, tickets, trained, display, origin(settings, dataset), logs)
+            known = known or Known(run, digest_of(dataset), display.tell, shared, settings.deterministic)
+        for r, first, last in stretches(missing):
+            model, trainer = problem.of_replicate(settings, dataset, r, strategy)
+            reference = plan.road if plan.search_steps is not None and 0 in plan.asked else None
+            trained = Train(trainer, run, display, r, dataset.classes, settings.pruned == "zero", known, reference)
+            tickets = find.find_ticket(
+                model,
+                trained,
+                search=settings.search,
+                levels=settings.levels,
+                density=settings.density,
+                budget=settings.budget,
+                level_steps=settings.level_steps,
+                search_steps=settings.search_steps,
+                dense=settings.dense,
+                prune_fraction=settings.prune_fraction,
+                criterion=settings.criterion,
+                survivors=settings.survivors,
+                pruned=settings.pruned,
+                scope=settings.scope,
+                rewind_to=settings.rewind_to,
+                reset=settings.reset,
+                min_per_kernel=settings.min_per_kernel,
+                start_from=[run.ticket(r, k) for k in sorted({plan.first, first - 1})] if first > plan.first else (),
+                prunable=settings.prunable,
+                exclude=settings.exclude,
+                seed=settings.seed + r,
+            )
+            tickets = begun(run, spec, itertools.islice(tickets, last + 1 - first))
+            write(run, r, tickets, trained, display, origin(settings, dataset), logs)
+        if not any(level + 1 in levels and (r, level + 1) not in missing for r, level in missing):
+            break  # else what was made of a level that is another one now is looked for once more
     run.open(spec, versions())
     logs.rest()
-    return bool(missing)
+    return worked
 
 
 def run_branch(
@@ -141,11 +143,9 @@ def run_branch(
     base = Settings.of(trunk)
     if base.first:
         _check_untrained(trunk, base, settings)
-    absent = trunk.missing(base.replicates, [*([] if base.first else [0]), *levels], replicate)
-    if absent:
-        raise LotteryError(
-            f"Expected a run with level {absent[0][1]} of replicate {absent[0][0]}, but {trunk.folder} has not finished that."
-        )
+    Sound.of(trunk, replicate, branches=False).check_finished(
+        base.replicates, [*([] if base.first else [0]), *levels], replicate
+    )
     run, own_spec = seen_by(trunk.branch(name), strategy), dataclasses.asdict(settings)
     run.check(own_spec)
     missing = missing_levels(strategy, run, own_spec, display, base.replicates, levels, replicate)

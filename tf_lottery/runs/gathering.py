@@ -14,9 +14,10 @@ from typing import Any
 from tf_lottery.base import guard
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.base.files import whole_file
-from tf_lottery.runs import spec
+from tf_lottery.runs import identity, spec
+from tf_lottery.runs.looking import elsewhere
 from tf_lottery.runs.results import Run
-from tf_lottery.runs.tables import SUMMARY, in_text, row_of
+from tf_lottery.runs.tables import SUMMARY, in_text, row_of, why_impossible
 from tf_lottery.tickets.file import read_header
 
 PLAN = "study.json"
@@ -181,7 +182,8 @@ def _rows(run: Run, notes: list[str], name: str) -> list[Row]:
     table, complaints = _table(run.folder / "summary.csv")
     notes += [f"{name}: {complaint}" for complaint in complaints]
     rows, others, lost = dict(table), [], []
-    finished = run.finished()
+    finished, written = run.finished(), run.spec()
+    own = identity.of_settings(written["settings"]) if written else None
     for at in finished:
         path = run.level_folder(*at) / "level.ticket"
         try:
@@ -189,6 +191,10 @@ def _rows(run: Run, notes: list[str], name: str) -> list[Row]:
             row = row_of(*at, header["density"], header["metrics"], header["found"])
         except (LotteryError, OSError) as error:
             notes.append(f"{name}: the ticket of {_words(at)} cannot be read. {error}")
+            continue
+        if why := elsewhere(header, at, own):
+            notes.append(f"{name}: the ticket of {_words(at)} is left out: it is {why}.")
+            rows.pop(at, None)
             continue
         columns = [column for column in SUMMARY if at in table and column in table[at]]
         if columns and in_text(row, columns) != in_text(table[at], columns):
@@ -230,8 +236,10 @@ def _table(path: Path) -> tuple[dict[tuple[int, int], Row], list[str]]:
             at = row["replicate"], row["level"] = int(row["replicate"]), int(row["level"])
             if row.get("early_stop_step") is not None:
                 row["early_stop_step"] = int(row["early_stop_step"])
+            if impossible := why_impossible(row):
+                raise ValueError(impossible)
             rows[at] = row
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             complaints.append(f"line {number} of summary.csv is damaged and left out ({error}).")
     return rows, complaints
 

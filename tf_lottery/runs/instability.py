@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tf_lottery.base.errors import LotteryError
 from tf_lottery.checks import analysis
 from tf_lottery.checks.verdict import OTHER_ORDER
 from tf_lottery.masking import wrapping
@@ -18,6 +17,7 @@ from tf_lottery.runs import problem, verified
 from tf_lottery.runs.levels import Display
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import Settings
+from tf_lottery.runs.sound import Sound
 from tf_lottery.runs.verification import run_control
 
 SAME_ORDER = "same_order"  # the branch of dense networks that were trained again from the step that tickets rewind to
@@ -39,10 +39,7 @@ def run_instability(
     Reference: Frankle et al. (2020, arXiv 1912.05671), section 2: instability analysis.
     """
     base: Any = Settings.of(run)
-    if absent := run.missing(base.replicates, levels, replicate):
-        raise LotteryError(
-            f"Expected a run with level {absent[0][1]} of replicate {absent[0][0]}, but {run.folder} has not finished that."
-        )
+    Sound.of(run, replicate, branches=False).check_finished(base.replicates, levels, replicate)
     dataset = data.load(base.dataset, data_dir)
     again = [level for level in levels if level == 0 and base.rewind_to]
     for name, own in ((SAME_ORDER, again), (OTHER_ORDER, levels)):

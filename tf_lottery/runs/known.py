@@ -107,7 +107,7 @@ class Known:
                     return True
             except FileNotFoundError:
                 pass
-            except TicketError:
+            except (TicketError, KeyError):
                 if path == own:
                     aside = guard.set_aside(own).name
                     self.tell(f"{own} is damaged: it is kept as {aside}, and its training is done again.")

@@ -228,7 +228,7 @@ def seen_by(run: Run, strategy: tf.distribute.Strategy | None) -> Run:
 
 def missing_levels(strategy, run: Run, spec: Mapping[str, Any], display: Display, *which) -> list[tuple[int, int]]:
     """`run.missing`, the same for all workers; what is damaged is missing."""
-    for sentence in run.set_aside_damaged(only=which[-1]):
+    for sentence in run.set_aside_damaged(which[-1], spec):
         display.tell(sentence)
     replicas = Replicas(strategy)
     replicas.check_same(spec, "settings")  # and no worker looks before the chief has set aside what is damaged

@@ -1,51 +1,25 @@
-"""The results on disk: the only module that knows where files lie and what they are called. No TensorFlow is needed to read them.
-
-<results_dir>/<name>/spec.json                                 settings and versions
-<results_dir>/<name>/summary.csv                               one row per replicate and level
-<results_dir>/<name>/notes.csv                                 what went wrong in a level, if anything did
-<results_dir>/<name>/replicate_<r>/level_<kk>/curve.csv        measurements during training
-<results_dir>/<name>/replicate_<r>/level_<kk>/level.ticket     written last: a level that has it is finished
-<results_dir>/<name>/replicate_<r>/level_<kk>/checkpoint.safetensors   while the level trains
-<results_dir>/<name>/replicate_<r>/level_<kk>/search.safetensors       where its network was trained for the search alone: what came of it
-<results_dir>/<name>/replicate_<r>/logged.json                 of which levels loggers were told
-<results_dir>/<name>/branches/<branch>/...                     the same shape, for controls
-<results_dir>/<name>/supermask.csv                             one row per replicate of learned masks
-<results_dir>/<name>/supermask_by_rule.csv                     untrained networks under masks of the dense level
-
-Tickets have a checksum of their own and that of the level's curve; the tables are made from tickets, and can be made again.
-A damaged file is renamed to *.damaged.
-"""
+"""The results of a run as they are written: by one process at a time, whole, and what is damaged is set aside. No TensorFlow."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tf_lottery.base import guard, registry
-from tf_lottery.base.errors import FormatError, LotteryError, TicketError
+from tf_lottery.base.errors import LotteryError, TicketError
+from tf_lottery.base.files import whole_file
 from tf_lottery.problems import data
-from tf_lottery.runs import spec
-from tf_lottery.runs.tables import (
-    CURVE,
-    NOTES,
-    RULE,
-    SUMMARY,
-    TABLES,
-    in_text,
-    place_of,
-    read_csv,
-    read_rows,
-    read_rule,
-    row_of,
-    write_csv,
-)
-from tf_lottery.tickets.file import read_header, verified_header
+from tf_lottery.runs import identity, spec
+from tf_lottery.runs.folder import RULE_TABLE, Folder
+from tf_lottery.runs.looking import DAMAGED, At, Bad, check_table, look, made_of
+from tf_lottery.runs.tables import CURVE, RULE, SUMMARY, TABLES, as_csv, in_text, place_of, read_rows, row_of, write_csv
+from tf_lottery.tickets.file import read_header
 from tf_lottery.tickets.ticket import Ticket
 
 
@@ -57,27 +31,9 @@ def _begun_with(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value}
 
 
-RULE_TABLE = "supermask_by_rule.csv"
-
-
 @dataclass(frozen=True)
-class Run:
+class Run(Folder):
     """One folder of results: a search with its replicates and levels, or a branch of one."""
-
-    folder: Path
-
-    @classmethod
-    def at(cls, results_dir: str, name: str) -> Run:
-        """The run of that name.
-
-        Raises:
-          LotteryError: If the name is not that of a folder in `results_dir`.
-        """
-        return cls(Path(results_dir) / _folder_name(name))
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
 
     def check(self, settings: Mapping[str, Any], growing: Sequence[str] = ()) -> None:
         """Checks that the run was not begun with other settings.
@@ -109,33 +65,13 @@ class Run:
             return
         try:
             with self._tables():
-                spec.write(self.folder / "spec.json", settings, versions, _begun_with(self.folder, settings))
+                begun_with = _begun_with(self.folder, settings)
+                tables = (self.spec() or {}).get("tables")
+                spec.write(self.folder / "spec.json", settings, versions, begun_with=begun_with, tables=tables)
         except OSError as error:
             raise LotteryError(
                 f"Expected a folder that can be written, but {self.folder} cannot ({error.strerror})."
             ) from None
-
-    def spec(self) -> dict[str, Any] | None:
-        """The settings and versions, or None if the run was never begun."""
-        return spec.read(self.folder / "spec.json")
-
-    def begun_with(self) -> dict[str, Any]:
-        """The data folder and the plugins that it was begun with, paths as seen from its folder; of older runs nothing is known."""
-        return (self.spec() or {}).get("begun_with", {})
-
-    def settings(self) -> dict[str, Any]:
-        """The settings the run was begun with.
-
-        Raises:
-          LotteryError: If it was never begun.
-        """
-        written = self.spec()
-        if written is None:
-            raise LotteryError(f"Expected a run in {self.folder}, but there is none: `tf-lottery find` makes one.")
-        return written["settings"]
-
-    def level_folder(self, replicate: int, level: int) -> Path:
-        return self._replicate_folder(replicate) / f"level_{level:02d}"
 
     @contextlib.contextmanager
     def alone(self, replicate: int) -> Iterator[None]:
@@ -149,117 +85,99 @@ class Run:
             guard.remove_unfinished(folder, *folder.glob("level_*"))
             yield
 
-    def set_aside_damaged(self, only: int | None = None) -> list[str]:
-        """Looks at every finished level, or those of one replicate, and at the tables made of them, and renames what is damaged.
+    def set_aside_damaged(self, only: int | None = None, settings: Mapping[str, Any] | None = None) -> list[str]:
+        """Looks at every finished level, or those of one replicate, and at the tables made of them, and renames what is not to be trusted.
 
-        A level whose ticket or curve is not as it was written counts as missing from then on. Tables are written again.
+        A level that is not as it was written, or not what its folder says, counts as missing from then on. Tables are written again.
         What another process works on is left to that one.
 
+        Args:
+          only: The replicate.
+          settings: Those of the run; by default what its file says.
+
         Returns:
-          A sentence for each damaged file, which names it.
+          A sentence for each file that is set aside, which names it.
 
         Raises:
           FormatError: If a ticket was written by another version.
         """
-        finished = self.finished(only)
         said: list[str] = []
-        sound: list[tuple[int, int]] = []
-        for replicate in sorted({replicate for replicate, _ in finished}):
+        rows: dict[At, dict[str, Any]] = {}
+        others: set[int] = set()
+        bad: set[At] = set()
+        replicates = sorted({replicate for replicate, _ in self.finished(only)})
+        for replicate in replicates:
             if guard.is_taken(self._replicate_folder(replicate)):
+                others.add(replicate)
                 continue
             with self.alone(replicate):
-                for at in finished:
-                    if at[0] == replicate:
-                        why = self._check_level(*at)
-                        if why:
-                            said.append(why)
-                        else:
-                            sound.append(at)
-        rows = {at: self.row(*at) for at in sound}
-        said += filter(None, [self._check_table(name, columns, rows) for name, (columns, _) in TABLES.items()])
-        try:
-            self.rule()
-        except LotteryError:
-            said.append(_set_aside(self.folder / RULE_TABLE, "tf-lottery supermask --by=rule measures it again"))
-        if finished or said:
+                found = look(self, replicate, settings)
+                said += [_set_aside(each, "the level is trained again") for each in found.bad.values()]
+                said += [_set_aside(each, "nothing is read of it") for each in found.strays]
+            rows |= found.rows
+            bad |= found.bad.keys()
+        if replicates or self._has_tables():
+            with self._tables():
+                said += [_set_aside(each, "it is written again") for each in self._bad_tables(rows, bad, others)]
+                said += [
+                    _set_aside(each, "tf-lottery supermask --by=rule measures it again") for each in self._bad_rule()
+                ]
+        if replicates or said:
             self.write_summary(*(rows.values() if said else ()))
         return said
 
-    def _check_level(self, replicate: int, level: int) -> str | None:
-        ticket, curve = (self.level_folder(replicate, level) / name for name in ("level.ticket", "curve.csv"))
-        try:
-            written = verified_header(ticket)["found"].get("curve_sha256")
-        except FormatError:
-            raise
-        except TicketError:
-            return _set_aside(ticket, "the level is trained again")
-        try:
-            if not curve.is_file() or (guard.digest(curve) == written if written else self.curve(replicate, level)):
-                return None
-        except LotteryError:
-            pass  # an older curve, that cannot be read
-        guard.set_aside(ticket)
-        return _set_aside(curve, "the level is trained again")
+    def set_aside_rule(self) -> list[str]:
+        """Renames the table of masks by rule if it is not as it was written; returns a sentence that says so."""
+        then = "what is missing is measured again by tf-lottery supermask --by=rule"
+        with self._tables():
+            return [_set_aside(each, then) for each in self._bad_rule()]
 
-    def _check_table(self, name: str, columns: Sequence[str], sound: Mapping[tuple[int, int], Mapping]) -> str | None:
-        """The rows that a table has must be what the tickets say."""
-        path = self.folder / name
-        if not path.is_file():
-            return None
-        lines = read_rows(path, columns)
-        if lines is None or any(
-            lines[at].items() - in_text(row, columns).items() for at, row in sound.items() if at in lines
-        ):
-            return _set_aside(path, "it is written again")
-        return None
+    def _has_tables(self) -> bool:
+        return any((self.folder / name).is_file() for name in (*TABLES, RULE_TABLE))
+
+    def _bad_tables(self, rows: Mapping[At, Mapping], bad: set[At], others: set[int]) -> list[Bad]:
+        """Tables that are not what the tickets say; of replicates that others work on nothing is known."""
+        found = []
+        for name, (columns, _) in TABLES.items():
+            theirs = {at for at in read_rows(self.folder / name, columns) or () if at[0] in others}
+            found.append(check_table(self, name, columns, rows, bad | theirs))
+        return [each for each in found if each is not None]
+
+    def _bad_rule(self) -> list[Bad]:
+        try:
+            self.rule()
+        except LotteryError:
+            return [Bad([self.folder / RULE_TABLE], DAMAGED)]
+        return []
 
     def _tables(self) -> contextlib.AbstractContextManager:
         """A context in which this process alone writes the files of the run that are not those of a replicate."""
         return guard.alone(self.folder, f"the tables of {self.folder}", wait=True)
 
-    def _replicate_folder(self, replicate: int) -> Path:
-        return self.folder / f"replicate_{replicate}"
-
-    def checkpoint(self, replicate: int, level: int, search: bool = False) -> Path:
-        """Where the training of a level that is not finished keeps how far it has come; or that for the search alone."""
-        return self.level_folder(replicate, level) / f"{'search_' if search else ''}checkpoint.safetensors"
-
-    def searched(self, replicate: int, level: int) -> Path:
-        """What came of the training of a level's network that was for the search alone."""
-        return self.level_folder(replicate, level) / "search.safetensors"
-
-    def finished(self, only: int | None = None) -> list[tuple[int, int]]:
-        """(replicate, level) of all finished levels, in order; of one replicate if `only` names it."""
-        replicates = f"replicate_{'*' if only is None else only}"
-        found = []
-        for path in self.folder.glob(f"{replicates}/level_*/level.ticket"):
-            match = re.fullmatch(r"replicate_(\d+)/level_(\d+)", "/".join(path.parts[-3:-1]))
-            if match:
-                found.append((int(match[1]), int(match[2])))
-        return sorted(found)
-
-    def missing(self, replicates: int, levels: Iterable[int], only: int | None = None) -> list[tuple[int, int]]:
-        """(replicate, level) of what is not finished yet, in order; of one replicate if `only` names it."""
-        if only is not None and not 0 <= only < replicates:
-            raise LotteryError(f"Expected a replicate from 0 to {replicates - 1}, but received replicate={only}.")
-        wanted = {(r, k) for r in range(replicates) for k in levels if only in (None, r)}
-        return sorted(wanted - set(self.finished(only)))
-
-    def ticket(self, replicate: int, level: int) -> Ticket:
-        return Ticket.load(self.level_folder(replicate, level) / "level.ticket")
-
     def write_curve(self, replicate: int, level: int, curve: Sequence[Mapping[str, Any]]) -> None:
         write_csv(self.level_folder(replicate, level) / "curve.csv", CURVE, curve)
 
     def write_level(self, replicate: int, ticket: Ticket, curve: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Writes a finished level and the tables with it; returns its row."""
+        """Writes a finished level, with what it is, and the tables with it; returns its row."""
         folder = self.level_folder(replicate, ticket.level)
         self.write_curve(replicate, ticket.level, curve)
-        found = {**ticket.found, "curve_sha256": guard.digest(folder / "curve.csv")}
+        found = {
+            **ticket.found,
+            "curve_sha256": guard.digest(folder / "curve.csv"),
+            **self._identity(replicate, ticket),
+        }
         dataclasses.replace(ticket, found=found).save(folder / "level.ticket")
         row = row_of(replicate, ticket.level, ticket.density, ticket.metrics, found)
         self.write_summary(row)
         return row
+
+    def _identity(self, replicate: int, ticket: Ticket) -> dict[str, Any]:
+        """What a ticket is to say of its level; nothing in a folder without settings."""
+        if (written := self.spec()) is None:
+            return {}
+        settings = written["settings"]
+        parents = made_of(self, settings, (replicate, ticket.level))
+        return {identity.KEY: identity.of_level(identity.of_settings(settings), replicate, parents)}
 
     def write_summary(self, *rows: Mapping[str, Any]) -> None:
         """Brings the tables of this run up to date with the levels that are finished.
@@ -293,64 +211,21 @@ class Run:
             return row["replicate"], row["criterion"], row["signed_constant"]
 
         new = set(map(part, rows))
+        path = self.folder / RULE_TABLE
         with self._tables():
             others = [row for row in self.rule() if part(row) not in new]
-            write_csv(self.folder / RULE_TABLE, RULE, [*others, *rows])
-
-    def rule(self) -> list[dict[str, Any]]:
-        """The rows of supermask_by_rule.csv; none if there is no such file.
-
-        Raises:
-          LotteryError: If it is damaged.
-        """
-        return read_rule(self.folder / RULE_TABLE)
-
-    def supermasks(self) -> list[dict[str, float]]:
-        """The rows of supermask.csv; none if there is no such file."""
-        path = self.folder / "supermask.csv"
-        return read_csv(path) if path.is_file() else []
+            whole, written = as_csv(RULE, [*others, *rows]), self.spec()
+            if written is not None:  # of a process that is killed in between the table is as it was, or as it is to be
+                there = [guard.digest(path)] if path.is_file() else []
+                written["tables"] = {RULE_TABLE: [*there, hashlib.sha256(whole).hexdigest()]}
+                spec.write(self.folder / "spec.json", **written)
+            with whole_file(path) as unfinished:
+                unfinished.write_bytes(whole)
 
     def row(self, replicate: int, level: int) -> dict[str, Any]:
         """What the tables say of a finished level, from its ticket."""
         header = read_header(self.level_folder(replicate, level) / "level.ticket")
         return row_of(replicate, level, header["density"], header["metrics"], header["found"])
-
-    def notes(self) -> dict[tuple[int, int], str]:
-        """(replicate, level) -> what went wrong there; nothing for most."""
-        rows = read_rows(self.folder / "notes.csv", NOTES) or {}
-        return {at: row["notes"] for at, row in rows.items()}
-
-    def remarks(self) -> list[str]:
-        """The notes in words, each once for all replicates of a level."""
-        replicates: dict[tuple[int, str], list[int]] = {}
-        for (replicate, level), said in sorted(self.notes().items(), key=lambda item: item[0][::-1]):
-            replicates.setdefault((level, said), []).append(replicate)
-        return [
-            f"level {level}: {said} (replicate{'s' * (len(own) > 1)} {', '.join(map(str, own))})"
-            for (level, said), own in replicates.items()
-        ]
-
-    def summary(self) -> list[dict[str, float]]:
-        """The rows of summary.csv.
-
-        Raises:
-          LotteryError: If there is none.
-        """
-        path = self.folder / "summary.csv"
-        if not path.is_file():
-            raise LotteryError(f"Expected the results of a run in {self.folder}, but there is no summary.csv in it.")
-        return read_csv(path)
-
-    def curve(self, replicate: int, level: int) -> list[dict[str, float]] | None:
-        """The rows of a level's curve.csv, or None if there is none."""
-        path = self.level_folder(replicate, level) / "curve.csv"
-        return read_csv(path) if path.is_file() else None
-
-    def branch(self, name: str) -> Run:
-        return type(self)(self.folder / "branches" / _folder_name(name))
-
-    def branches(self) -> list[Run]:
-        return [Run(path.parent) for path in sorted(self.folder.glob("branches/*/summary.csv"))]
 
 
 @dataclass(frozen=True)
@@ -369,7 +244,7 @@ class Onlooker(Run):
     def write_summary(self, *rows) -> None:
         pass
 
-    def set_aside_damaged(self, only: int | None = None) -> list[str]:
+    def set_aside_damaged(self, only: int | None = None, settings: Mapping[str, Any] | None = None) -> list[str]:
         return []
 
     @contextlib.contextmanager
@@ -380,12 +255,8 @@ class Onlooker(Run):
         pass
 
 
-def _folder_name(name: str) -> str:
-    if not re.fullmatch(r"[^/\\.][^/\\]*", name):
-        raise LotteryError(f"Expected a name without slashes that does not begin with a dot, but received {name!r}.")
-    return name
-
-
-def _set_aside(path: Path, then: str) -> str:
-    name = guard.set_aside(path).name
-    return f"{path} is damaged: it was not as it was written. It is kept as {name}, and {then}."
+def _set_aside(bad: Bad, then: str) -> str:
+    for path in bad.files[1:]:
+        if path.exists():
+            guard.set_aside(path)
+    return f"{bad} It is kept as {guard.set_aside(bad.files[0]).name}, and {then}."

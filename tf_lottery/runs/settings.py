@@ -231,21 +231,30 @@ class SupermaskSettings(Problem):
         return super(SupermaskSettings, self._filled(RULES[self.by])).resolved()
 
 
+def check_whole(settings: Mapping[str, Any]) -> None:
+    """
+    Raises:
+      LotteryError: If a whole number of some settings is none, or out of range.
+    """
+    most = {"replicates": MOST_REPLICATES, "levels": MOST_LEVELS}
+    for name in ("replicates", "levels", "steps", "batch_size", "eval_every", "test_every"):
+        if (value := settings.get(name)) is not None:
+            whole(name, value, 1, most.get(name, MOST))
+    for name in ("seed", "rewind_to", "warmup", "min_per_kernel"):
+        whole(name, settings.get(name, 0))
+    whole("seed + replicates", settings.get("seed", 0) + settings.get("replicates", 0))
+    drops = settings.get("lr_drops") or ()
+    whole("the number of lr_drops", len(drops), 0, MOST_DROPS)
+    for drop in drops:
+        whole("each of lr_drops", drop)
+
+
 def check_numbers(settings: Any) -> None:
     """
     Raises:
       LotteryError: If a number is out of range.
     """
-    most = {"replicates": MOST_REPLICATES, "levels": MOST_LEVELS}
-    for name in ("replicates", "levels", "steps", "batch_size", "eval_every", "test_every"):
-        if (value := getattr(settings, name, None)) is not None:
-            whole(name, value, 1, most.get(name, MOST))
-    for name in ("seed", "rewind_to", "warmup", "min_per_kernel"):
-        whole(name, getattr(settings, name, 0))
-    whole("seed + replicates", settings.seed + settings.replicates)
-    whole("the number of lr_drops", len(settings.lr_drops or ()), 0, MOST_DROPS)
-    for drop in settings.lr_drops or ():
-        whole("each of lr_drops", drop)
+    check_whole(vars(settings))
     if not settings.learning_rate > 0:
         raise LotteryError(f"Expected a learning_rate above 0, but received {settings.learning_rate}.")
     if getattr(settings, "rewind_to", 0) > settings.steps:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import types
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.base.files import whole_file
+from tf_lottery.runs.settings import BranchSettings, Settings, SupermaskSettings, check_whole
 
 # Settings that older runs do not name, and what they were, by a setting of the runs they belong to.
 OLDER: dict[str, dict[str, Any]] = {
@@ -25,10 +29,10 @@ def read(path: Path) -> dict[str, Any] | None:
     """The settings and versions, or None if there is no such file.
 
     Raises:
-      LotteryError: If it is damaged.
+      LotteryError: If it is damaged, or no command could have written it.
     """
     try:
-        spec = json.loads(path.read_text())
+        spec = json.loads(path.read_text("utf-8"))
         if spec.pop("sha256", None) not in (None, _digest(spec)):  # older runs have none
             raise ValueError("it is not as it was written")
         for owner, were in OLDER.items():
@@ -37,18 +41,17 @@ def read(path: Path) -> dict[str, Any] | None:
         if "one_shot" in spec["settings"]:
             road = "one_shot" if spec["settings"]["one_shot"] else "iterative"
             spec["settings"] = {"search": road, **spec["settings"]}
+        _check(spec)
         return spec
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LotteryError(f"Expected the settings of a run in {path}, but it cannot be read ({error}).") from None
 
 
-def write(
-    path: Path, settings: Mapping[str, Any], versions: Mapping[str, str], begun_with: Mapping[str, Any] | None = None
-) -> None:
-    """Writes the settings, the versions, and where data and plugins were, if that is to be remembered."""
-    spec = {"settings": settings, "versions": versions, **({"begun_with": begun_with} if begun_with else {})}
+def write(path: Path, settings: Mapping[str, Any], versions: Mapping[str, str], **more: Any) -> None:
+    """Writes the settings, the versions, and what else is to be remembered, as where data and plugins were, if there is any."""
+    spec = {"settings": settings, "versions": versions, **{name: value for name, value in more.items() if value}}
     with whole_file(path) as unfinished:
         unfinished.write_text(json.dumps({**spec, "sha256": _digest(spec)}, indent=2) + "\n")
 
@@ -70,6 +73,49 @@ def difference(
         if old != new and not (key in growing and new > old):
             return key, old, new
     return None
+
+
+def growing(settings: Mapping[str, Any]) -> Sequence[str]:
+    """What may be larger than it was when a run of these settings was begun."""
+    kind = next((kind for kind in (Settings, SupermaskSettings) if settings.keys() <= _HINTS[kind].keys()), None)
+    return kind(**settings).growing if kind else ()
+
+
+_HINTS = {kind: typing.get_type_hints(kind) for kind in (Settings, SupermaskSettings, BranchSettings)}
+
+
+def _check(spec: Mapping[str, Any]) -> None:
+    """
+    Raises:
+      ValueError: If something that is a setting of a command, or stands beside the settings, is of a type or size that it cannot have.
+    """
+    settings, begun_with = spec["settings"], spec.get("begun_with", {})
+    for name, value in settings.items():
+        hints = [hints[name] for hints in _HINTS.values() if name in hints]
+        if hints and not any(_fits(value, hint) for hint in hints):
+            raise ValueError(f"it has {name}={value!r:.60}")
+    check_whole(settings)
+    if (rate := settings.get("learning_rate")) is not None and rate <= 0:
+        raise ValueError(f"it has learning_rate={rate}")
+    plugins = begun_with.get("plugins", [])
+    if not all(
+        isinstance(word, str) for word in [*spec.get("versions", {}).values(), begun_with.get("data_dir", ""), *plugins]
+    ):
+        raise ValueError("it has versions, data_dir or plugins that are no words")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value out of JSON is of a type."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, part) for part in parts)
+    if origin is tuple:
+        return isinstance(value, list) and all(_fits(each, parts[0]) for each in value)
+    if origin is Mapping:
+        return isinstance(value, dict) and all(_fits(each, parts[1]) for each in value.values())
+    if hint is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return value is None if hint is type(None) else type(value) is hint
 
 
 def _digest(spec: Mapping[str, Any]) -> str:

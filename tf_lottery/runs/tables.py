@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,21 +78,26 @@ def read_rows(path: Path, columns: Sequence[str]) -> dict[tuple[int, int], dict[
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file, restkey="", restval=None)
             rows = {place_of(row): row for row in reader}
+            there = tuple(reader.fieldnames or ())
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return None
-    there = tuple(reader.fieldnames or ())
     fits = there in (tuple(columns), OLDER.get(tuple(columns)))
     return rows if fits and all(len(row) == len(there) and None not in row.values() for row in rows.values()) else None
 
 
 def write_csv(path: Path, columns: Sequence[str], rows) -> None:
+    data = as_csv(columns, rows)
+    if not path.is_file() or path.read_bytes() != data:
+        with whole_file(path) as unfinished:
+            unfinished.write_bytes(data)
+
+
+def as_csv(columns: Sequence[str], rows) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(in_text(row, columns) for row in rows)
-    if not path.is_file() or path.read_bytes() != text.getvalue().encode():
-        with whole_file(path) as unfinished:
-            unfinished.write_bytes(text.getvalue().encode())
+    return text.getvalue().encode()
 
 
 def _short(value):
@@ -100,10 +106,32 @@ def _short(value):
 
 def read_csv(path: Path) -> list[dict[str, float | Any]]:
     try:
-        with path.open(newline="") as file:
-            return [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(file)]
-    except (ValueError, TypeError) as error:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [in_numbers(row) for row in csv.DictReader(file)]
+    except (ValueError, TypeError, AttributeError, csv.Error) as error:
         raise LotteryError(f"Expected a table of numbers in {path}, but it is damaged ({error}).") from None
+
+
+def in_numbers(row: Mapping[str, str]) -> dict[str, float | Any]:
+    """A row as it is read: what stands nowhere is None."""
+    return {name: float(cell) if cell else None for name, cell in row.items()}
+
+
+def why_impossible(row: Mapping[str, Any]) -> str | None:
+    """What a row tells that cannot be, as a density of 2; None for most.
+
+    >>> why_impossible({"replicate": 0, "level": 1, "density": 2.0})
+    'density=2.0'
+    """
+    for name in ("replicate", "level"):
+        if (value := row.get(name)) is None or not (math.isfinite(value) and value == int(value) >= 0):
+            return f"{name}={value}"
+    for name, value in row.items():
+        if isinstance(value, int | float):
+            most = 1 if name == "density" or name.endswith("_accuracy") else math.inf
+            if not (0 <= value <= most and math.isfinite(value)):
+                return f"{name}={value}"
+    return None if row.get("density") is not None else "no density"
 
 
 def read_rule(path: Path) -> list[dict[str, Any]]:
@@ -119,7 +147,7 @@ def read_rule(path: Path) -> list[dict[str, Any]]:
             reader = csv.DictReader(file)
             if tuple(reader.fieldnames or ()) != RULE:
                 raise ValueError("it has other columns")
-            return [
+            rows = [
                 {
                     "replicate": int(row["replicate"]),
                     "criterion": row["criterion"],
@@ -129,5 +157,8 @@ def read_rule(path: Path) -> list[dict[str, Any]]:
                 }
                 for row in reader
             ]
+        if impossible := next(filter(None, (why_impossible({"level": 0, **row}) for row in rows)), None):
+            raise ValueError(f"it has {impossible}")
+        return rows
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise LotteryError(f"Expected a table of masks by rule in {path}, but it is damaged ({error}).") from None

@@ -21,6 +21,7 @@ from tf_lottery.runs.experiment import run_branch
 from tf_lottery.runs.levels import Display, Train, begun, missing_levels, origin, write
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import BranchSettings, Settings
+from tf_lottery.runs.sound import Sound
 from tf_lottery.search.lottery import train_level
 from tf_lottery.tickets.ticket import Ticket
 
@@ -70,23 +71,20 @@ def plan(run: Run, levels: Sequence[int]) -> Plan:
       LotteryError: If a level is not there, is dense, was trained for fewer steps than the dense network, or has no early stop.
     """
     base = Settings.of(run)
-    rows = {(int(row["replicate"]), int(row["level"])): row for row in run.summary()}
+    sound = Sound.of(run, branches=False)
+    rows = {(int(row["replicate"]), int(row["level"])): row for row in sound.summary()}
     branches = _branches(run, base)
     not_run: dict[int, dict[str, str]] = {}
     lines = 0
+    sound.check_finished(base.replicates, [0, *levels])
     for level in levels:
         for replicate in range(base.replicates):
             for wanted in (0, level):
-                row = rows.get((replicate, wanted))
-                if row is None or (replicate, wanted) not in run.finished(replicate):
-                    raise LotteryError(
-                        f"Expected a run with level {wanted} of replicate {replicate}, but {run.folder} has not finished that."
-                    )
-                if row["early_stop_test_accuracy"] is None:
+                if rows[replicate, wanted]["early_stop_test_accuracy"] is None:
                     raise LotteryError(
                         f"Expected a run with early stops, of data with a validation set, but level {wanted} of {run.folder} has none."
                     )
-        tickets = {k: run.ticket(0, k) for k in {0, level, level - 1} if (0, k) in run.finished(0)}
+        tickets = {k: run.ticket(0, k) for k in {0, level, level - 1} if (0, k) in sound.finished(0)}
         controls.check_pruned(tickets[level])
         for one in (tickets[0], tickets[level]):
             if (steps := one.found.get("steps", base.steps)) != base.steps:
@@ -97,7 +95,7 @@ def plan(run: Run, levels: Sequence[int]) -> Plan:
         not_run[level] = _not_run(run, base, tickets, level)
         lines += base.replicates * (2 - ("level_before" in not_run[level]))
     missing = {
-        name: run.branch(name).missing(base.replicates, [k for k in levels if name not in not_run[k]])
+        name: sound.branch(name).missing(base.replicates, [k for k in levels if name not in not_run[k]])
         for name in branches
     }
     return Plan(base, levels, branches, missing, not_run, POINTS * lines)
@@ -221,7 +219,7 @@ def _rows(run: Run, todo: Plan, level: int) -> list[Measured]:
         own, at = (run, 0 if name == DENSE else level) if name in (DENSE, TICKET) else (run.branch(name), level)
         if name in todo.not_run[level]:
             continue
-        for row in own.summary():
+        for row in Sound.of(own, branches=False).summary():
             if int(row["level"]) == at and int(row["replicate"]) < todo.base.replicates:
                 values = (row["density"], row[METRIC], row["early_stop_step"])
                 rows.append(Measured(name, int(row["replicate"]), *values, trained=name in todo.branches))

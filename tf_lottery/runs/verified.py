@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from tf_lottery.base.errors import LotteryError
 from tf_lottery.base.files import whole_folder
 from tf_lottery.checks.line import Line
 from tf_lottery.checks.verdict import Measured, Verification
-from tf_lottery.runs.results import Run
+from tf_lottery.runs.folder import Folder
 from tf_lottery.runs.tables import read_csv, write_csv
 
 CONTROLS = ("network", "replicate", "density", "early_stop_step", "test_accuracy", "trained")
@@ -30,11 +31,11 @@ LINES = ("line", "replicate", "alpha", "error")
 INSTABILITY = ("replicate", "level", "density", "rewind_to", "barrier", "error")
 
 
-def folder_of(run: Run, level: int) -> Path:
+def folder_of(run: Folder, level: int) -> Path:
     return run.folder / "verify" / f"level_{level:02d}"
 
 
-def write(run: Run, found: Verification) -> Path:
+def write(run: Folder, found: Verification) -> Path:
     """Writes what was found of a level in the place of what was there; returns its folder."""
     folder = folder_of(run, found.level)
     with whole_folder(folder) as unfinished:
@@ -53,7 +54,10 @@ def write(run: Run, found: Verification) -> Path:
                 for alpha, error in zip(line.alphas, line.errors)
             ],
         )
-        (unfinished / "verdict.json").write_text(json.dumps(as_json(found), indent=2) + "\n", "utf-8")
+        held = json.loads(json.dumps(as_json(found)))
+        (unfinished / "verdict.json").write_text(
+            json.dumps({**held, "sha256": _digest(held)}, indent=2) + "\n", "utf-8"
+        )
     return folder
 
 
@@ -70,7 +74,7 @@ def as_json(found: Verification) -> dict[str, Any]:
     }
 
 
-def read(run: Run, level: int) -> Verification:
+def read(run: Folder, level: int) -> Verification:
     """What was found of a level.
 
     Raises:
@@ -79,6 +83,8 @@ def read(run: Run, level: int) -> Verification:
     path = folder_of(run, level) / "verdict.json"
     try:
         held = json.loads(path.read_text("utf-8"))
+        if held.pop("sha256", None) not in (None, _digest(held)):  # older ones have none
+            raise ValueError("it is not as it was written")
         return Verification(
             held["level"],
             [Measured(**row) for row in held["rows"]],
@@ -92,14 +98,24 @@ def read(run: Run, level: int) -> Verification:
         )
     except FileNotFoundError:
         raise LotteryError(f"Expected level {level} of {run.folder} to be verified, but it was not.") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise LotteryError(f"Expected what tf-lottery verify wrote in {path}, but it is damaged ({error}).") from None
 
 
-def read_all(run: Run) -> list[Verification]:
-    """What was found of all levels, in order."""
-    found = (re.fullmatch(r"level_(\d+)", path.parent.name) for path in run.folder.glob("verify/level_*/verdict.json"))
-    return [read(run, level) for level in sorted(int(match[1]) for match in found if match)]
+def read_sound(run: Folder) -> tuple[list[Verification], list[str]]:
+    """What was found of all levels, in order, and sentences, without the full stop, about files that are damaged."""
+    there = (re.fullmatch(r"level_(\d+)", path.parent.name) for path in run.folder.glob("verify/level_*/verdict.json"))
+    found, said = [], []
+    for level in sorted(int(match[1]) for match in there if match):
+        try:
+            found.append(read(run, level))
+        except LotteryError as error:
+            said.append(str(error).removesuffix("."))
+    return found, said
+
+
+def _digest(held: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
 
 
 def _write_csv(path: Path, columns, rows) -> None:
@@ -111,7 +127,7 @@ def _write_csv(path: Path, columns, rows) -> None:
         )
 
 
-def write_instability(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_instability(run: Folder, rows: Sequence[Mapping[str, Any]]) -> None:
     """Adds rows of INSTABILITY to the run's table, in the place of those of the same replicate and level."""
     at = {(int(row["replicate"]), int(row["level"])): row for row in (*read_instability(run), *rows)}
     whole = [
@@ -120,7 +136,7 @@ def write_instability(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
     write_csv(run.folder / "instability.csv", INSTABILITY, whole)
 
 
-def read_instability(run: Run) -> list[dict[str, Any]]:
+def read_instability(run: Folder) -> list[dict[str, Any]]:
     """The rows of instability.csv; none if there is no such file.
 
     Raises:

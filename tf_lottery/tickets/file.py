@@ -104,15 +104,32 @@ def read_header(path: str | os.PathLike) -> dict[str, Any]:
     return header
 
 
-def verified_header(path: str | os.PathLike, max_weights: int = MAX_WEIGHTS) -> dict[str, Any]:
-    """The header of a ticket file, after checking all of the file against its checksum.
+class Verified(NamedTuple):
+    """What a ticket file is that is as it was written.
+
+    Attributes:
+      header: Its header, checked.
+      fingerprint: A SHA-256 of its level, its masks and its trained weights: the same whenever the same was found.
+    """
+
+    header: dict[str, Any]
+    fingerprint: str
+
+
+def verified(path: str | os.PathLike, max_weights: int = MAX_WEIGHTS) -> Verified:
+    """The header and the fingerprint of a ticket file, after checking all of the file against its checksum.
 
     Raises:
       FileNotFoundError: If there is no such file.
       TicketError: If it is not as it was written; a `FormatError` if another version wrote it.
     """
-    header, _ = container.read(path, FORMAT, most_bytes=container.MOST_HEADER + 32 * max_weights)
-    return header
+    header, arrays = container.read(path, FORMAT, most_bytes=container.MOST_HEADER + 32 * max_weights)
+    try:
+        _checked(header)
+    except (KeyError, TypeError, ValueError) as error:
+        raise container.damaged(path, error) from None
+    found = {name: array for name, array in arrays.items() if name.partition("/")[0] in ("mask", "held", "final")}
+    return Verified(header, container.checksum(f"level {header['level']}", found))
 
 
 def _packed(contents: Contents, final: str | None) -> tuple[dict[str, Any], Arrays]:

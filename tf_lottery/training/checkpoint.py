@@ -1,8 +1,7 @@
 """What a training that was killed goes on from: how far it had come, in a file beside its results.
 
 A file is written now and then, holds its SHA-256, and belongs to one training: the same start, data and settings. What is
-damaged is set aside under another name and told of, what belongs to another training is left unread; either way the training
-starts from its beginning.
+damaged or belongs to another training is set aside under another name and told of, and the training starts from its beginning.
 """
 
 from __future__ import annotations
@@ -97,28 +96,29 @@ class Checkpoint:
           goes_on: Whether the data set can go on from there.
 
         Warns:
-          UserWarning: If the file is damaged, and renamed then, or the data set cannot.
+          UserWarning: If the file is damaged or of another training, and renamed then, or the data set cannot.
         """
         if self.writes:
             guard.remove_unfinished(self.path.parent)
         try:
             header, arrays = container.read(self.path, FORMAT, MOST_BYTES)
+            if header["owner"] != self.owner:
+                self._set_aside("is of another training (another start, other data or settings)")
+                return None
+            progress = Progress(
+                header["step"],
+                json.loads(arrays["curve"].tobytes()),
+                [(count, loss) for count, loss in header["losses"]],
+                header["best"],
+                _listed("best", arrays),
+                header["seconds"],
+                header.get("read"),
+            )
         except FileNotFoundError:
             return None
-        except TicketError as error:
-            self._set_aside(error)
+        except (TicketError, KeyError, TypeError, ValueError) as error:
+            self._set_aside("was damaged", error)
             return None
-        if header["owner"] != self.owner:
-            return None
-        progress = Progress(
-            header["step"],
-            json.loads(arrays["curve"].tobytes()),
-            [(count, loss) for count, loss in header["losses"]],
-            header["best"],
-            _listed("best", arrays),
-            header["seconds"],
-            header.get("read"),
-        )
         if not goes_on(progress):
             warnings.warn(
                 f"the checkpoint {self.path} is of other batches than its data set gives now, as one that augments at random does; "
@@ -136,11 +136,12 @@ class Checkpoint:
         if self.writes:
             self.path.unlink(missing_ok=True)
 
-    def _set_aside(self, error: TicketError) -> None:
+    def _set_aside(self, why: str, error: Exception | None = None) -> None:
         if self.writes:
             aside = guard.set_aside(self.path)
             warnings.warn(
-                f"the checkpoint {self.path} was damaged and is set aside as {aside.name}; its training starts anew ({error})",
+                f"the checkpoint {self.path} {why} and is set aside as {aside.name}; its training starts anew"
+                f"{f' ({error})' if error else ''}",
                 stacklevel=2,
             )
 
