@@ -13,11 +13,14 @@ REMEMBER = ("branch", "export", "report")  # what is said of a run that exists
 
 
 def check_paths(argv: list[str]) -> None:
-    """Refuses files and folders that are not there.
+    """Refuses words that are no text, and files and folders that are not there.
 
     Raises:
       LotteryError: Names the first of them.
     """
+    for word in argv:
+        if any("\ud800" <= letter <= "\udfff" for letter in word):  # what Python makes of bytes that are no UTF-8
+            raise LotteryError(f"Expected flags in UTF-8, but received {word!r:.80}.")
     given = known_of(argv, ("data_dir", *FILES))
     if (folder := given["data_dir"]) is not None and not Path(folder).is_dir():
         raise LotteryError(

@@ -70,9 +70,15 @@ def guarded(command: str, argv: list[str]) -> int:
         return fail(str(error))
     except OSError as error:
         return fail(f"Expected to read and write files, but {error.filename or 'a file'} failed ({error.strerror}).")
+    except MemoryError as error:
+        return fail(f"Expected memory for this, but there is not enough ({error or 'Python could not have more'}).")
     except KeyboardInterrupt:
         print("\nInterrupted; the same command goes on where this one had come to.", file=sys.stderr)
         return 130
+    except Exception as error:
+        if type(error).__name__ != "ResourceExhaustedError":  # TensorFlow's, which may not be loaded
+            raise
+        return fail(f"Expected memory for this, but there is not enough ({str(error).partition(chr(10))[0][:200]}).")
 
 
 def fail(message: str) -> int:

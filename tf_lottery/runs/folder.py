@@ -178,6 +178,8 @@ class Folder:
 
 
 def _folder_name(name: str) -> str:
-    if not re.fullmatch(r"[^/\\.][^/\\]*", name):
-        raise LotteryError(f"Expected a name without slashes that does not begin with a dot, but received {name!r}.")
+    if not re.fullmatch(r"[^/\\.][^/\\]*", name) or not name.isprintable():  # what is no UTF-8 is not printable
+        raise LotteryError(
+            f"Expected a name of printable characters, without slashes, that does not begin with a dot, but received {name!r:.80}."
+        )
     return name

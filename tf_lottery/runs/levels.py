@@ -207,6 +207,11 @@ def write(
                 f"{'The search of level' if trained.search else 'Level'} {trained.level} of replicate {replicate} stopped: expected a finite training loss, but it was not at step "
                 f"{error.step}; what was finished is kept in {run.folder}."
             ) from None
+        except tf.errors.ResourceExhaustedError as error:
+            raise LotteryError(
+                f"Expected memory for the training of level {trained.level} of replicate {replicate}, but there is not enough "
+                f"({str(error.message).partition(chr(10))[0][:200]}): a smaller batch_size takes less; what was finished is kept in {run.folder}."
+            ) from None
         finally:
             trained.release()
 
