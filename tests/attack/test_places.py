@@ -55,7 +55,7 @@ def test_names_that_are_no_text_are_refused_at_the_start(name, tmp_path, capsys)
         Run.at(str(tmp_path), name)
     for argv in ([f"--name={name}"], [f"--results_dir={tmp_path}/{name}", "--name="]) if not name.isprintable() else []:
         for command in ("find", "report", "branch"):
-            assert call(command, f"--results_dir={tmp_path}", *argv, "--quiet") == 1
+            assert call(command, f"--results_dir={tmp_path}", *argv) == 1
             assert (err := capsys.readouterr().err).startswith("tf-lottery: Expected") and err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
