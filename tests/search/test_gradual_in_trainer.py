@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from stopping import Stop, trained, trainer
 
 import tf_lottery as tfl
 from tf_lottery.base.errors import LotteryError
@@ -13,14 +14,7 @@ from tf_lottery.training import checkpoint
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 PruneBySchedule = tfl.callbacks.PruneBySchedule
-STEPS = 60
 CUBIC = tfmot.sparsity.keras.PolynomialDecay(0.0, 0.8, begin_step=0, end_step=40, frequency=4)
-
-
-def trainer(blobs, optimizer="adam", **options):
-    sets = {"validation": (blobs[0][:60], blobs[1][:60])}
-    options = {"steps": STEPS, "batch_size": 15, "eval_every": 10, "jit_compile": False, **sets, **options}
-    return tfl.Trainer(*blobs, optimizer=optimizer, **options)
 
 
 def by_fit(model, blobs, train, callback):
@@ -110,33 +104,19 @@ def test_the_early_stop_is_the_sparse_networks(blobs, dense_net):
         assert metrics["final_test_accuracy"] == pytest.approx(train.test_accuracy(masked))
 
 
-class Stop(Exception):
-    pass
-
-
 @pytest.mark.parametrize("stopped", [4, 10, 22, 40, 51])
 def test_goes_on_bit_for_bit_in_the_middle_of_pruning(stopped, blobs, dense_net, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "MOST_SHARE", 1e9)
     options = {"checkpoint": tmp_path / "training.checkpoint", "checkpoint_every": 0.0}
     schedule = tfmot.sparsity.keras.PolynomialDecay(0.2, 0.8, begin_step=0, end_step=42, frequency=4)
 
-    def trained(stop=None, **options):
-        def look(batch, logs):
-            heard.append(logs["step"])
-            if stop and logs["step"] >= stop:
-                raise Stop
+    def run(stop=None, **options):
+        return trained(trainer(blobs, **options), dense_net(), PruneBySchedule(schedule, criterion="movement"), stop)
 
-        heard, train, masked = [], trainer(blobs, **options), tfl.wrap(dense_net())
-        spy = keras.callbacks.LambdaCallback(on_train_batch_end=look)
-        metrics = train(masked, [PruneBySchedule(schedule, criterion="movement"), spy])
-        metrics.pop("seconds")
-        arrays = [*state.get_masks(masked).values(), *state.get_values(masked).values()]
-        return [a.tobytes() for a in arrays], metrics, train.curve, heard[0]
-
-    *expected, _ = trained()
+    expected, _ = run()
     with pytest.raises(Stop):
-        trained(stopped, **options)
-    *found, first = trained(**options)
+        run(stopped, **options)
+    found, first = run(**options)
     assert found == expected
     assert first > min(stopped, 5) - 4 and (stopped < 8 or first > 4)  # it did go on
 
@@ -146,10 +126,6 @@ def test_a_checkpoint_of_another_schedule_is_left_unread(blobs, dense_net, tmp_p
     monkeypatch.setattr(checkpoint, "MOST_SHARE", 1e9)
     options = {"checkpoint": tmp_path / "training.checkpoint", "checkpoint_every": 0.0}
 
-    def stop(batch, logs):
-        if logs["step"] >= 30:
-            raise Stop
-
     def halves(step):
         return int(step) in (10, 40), 0.5
 
@@ -157,8 +133,7 @@ def test_a_checkpoint_of_another_schedule_is_left_unread(blobs, dense_net, tmp_p
         return int(step) in (10, 40), 0.9
 
     with pytest.raises(Stop):
-        spy = keras.callbacks.LambdaCallback(on_train_batch_end=stop)
-        trainer(blobs, **options)(tfl.wrap(dense_net()), [PruneBySchedule(tenths), spy])
+        trained(trainer(blobs, **options), dense_net(), PruneBySchedule(tenths), stop=30)
     masked = tfl.wrap(dense_net())
     trainer(blobs, **options)(masked, [PruneBySchedule(halves)])
     assert tfl.masks.density(state.get_masks(masked)) == pytest.approx(0.5, abs=0.02)

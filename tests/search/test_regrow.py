@@ -1,8 +1,11 @@
 """`RegrowBySchedule`: networks that are sparse from the start and move their masks, in `fit` and in `Trainer`."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
+import stopping
 import tensorflow as tf
 from own_steps import MODELS
 
@@ -21,10 +24,7 @@ STEPS = 40
 OPTIONS = {"frequency": 3, "distribution": "uniform"}
 
 
-def trainer(blobs, optimizer="adam", **options):
-    sets = {"validation": (blobs[0][:60], blobs[1][:60])}
-    options = {"steps": STEPS, "batch_size": 15, "eval_every": 10, "jit_compile": False, **sets, **options}
-    return tfl.Trainer(*blobs, optimizer=optimizer, **options)
+trainer = functools.partial(stopping.trainer, steps=STEPS)
 
 
 def counts(model):
@@ -151,37 +151,24 @@ def test_the_weights_and_masks_are_those_of_fit(optimizer, blobs, dense_net):
         np.testing.assert_allclose(state.get_values(ours)[path], value, rtol=1e-4, atol=1e-5)
 
 
-class Stop(Exception):
-    pass
-
-
 def test_goes_on_bit_for_bit(blobs, dense_net, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "MOST_SHARE", 1e9)
     options = {"checkpoint": tmp_path / "training.checkpoint", "checkpoint_every": 0.0}
 
-    def trained(stop=None, density=0.3, **options):
-        def look(batch, logs):
-            heard.append(logs["step"])
-            if stop and logs["step"] >= stop:
-                raise Stop
-
-        heard, train, masked = [], trainer(blobs, **options), tfl.wrap(dense_net())
-        spy = keras.callbacks.LambdaCallback(on_train_batch_end=look)
+    def run(stop=None, density=0.3, **options):
         regrow = RegrowBySchedule(density, **OPTIONS)
-        metrics = train(masked, [regrow, spy])
-        metrics.pop("seconds")
-        parts = (tfl.get_masks(masked), state.get_values(masked), regrow.first_masks)
-        return [a.tobytes() for part in parts for a in part.values()], metrics, train.curve, heard[0]
+        found, first = stopping.trained(trainer(blobs, **options), dense_net(), regrow, stop)
+        return (*found, [mask.tobytes() for mask in regrow.first_masks.values()]), first
 
-    *expected, _ = trained()
+    expected, _ = run()
     for stopped in (6, 20, 33):
-        with pytest.raises(Stop):
-            trained(stopped, **options)
-        *found, first = trained(**options)
+        with pytest.raises(stopping.Stop):
+            run(stopped, **options)
+        found, first = run(**options)
         assert found == expected and first > 3
-    with pytest.raises(Stop):
-        trained(20, **options)
-    *_, first = trained(density=0.2, **options)  # another training
+    with pytest.raises(stopping.Stop):
+        run(20, **options)
+    _, first = run(density=0.2, **options)  # another training
     assert first == 3
 
 
