@@ -109,6 +109,7 @@ ROADS = {
     "budget_2": Road("`budget=2`", {"budget": 2}, controls=True),
     "budget_2.5": Road("`budget=2.5`", {"budget": 2.5}),
     "budget_3": Road("`budget=3`", {"budget": 3}),
+    "budget_5": Road("`budget=5`", {"budget": 5}),
     "budget_2_global": Road('`budget=2, scope="global"`', {"budget": 2, "scope": "global", "prune_fraction": 0.2}),
     "gradual": Road("gradual in half the steps", {"search": "gradual"}, controls=True),
     "gradual_in_all": Road("gradual in all the steps", {"search": "gradual", "budget": 2}),

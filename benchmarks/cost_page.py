@@ -24,11 +24,13 @@ TITLES = {
     "conv_mnist": "A small convolutional network on MNIST, 2,000 steps a training",
 }
 FAMILIES = {  # label in the figure -> roads, cheapest first
-    "few short levels": ["budget_1.5", "budget_2", "budget_2.5", "budget_3"],
+    "few short levels": ["budget_1.5", "budget_2", "budget_2.5", "budget_3", "budget_5"],
     "full search": ["full"],
     "gradual, rewound": ["gradual", "gradual_in_all"],
     "gradual, the sparse network itself": ["gradual: itself", "gradual_in_all: itself"],
     "one shot": ["one_shot"],
+    "RigL, sparse from the start": ["regrow", "regrow_3"],
+    "SNIP": ["snip"],
 }
 
 Cells = dict[tuple[str, float], list[dict[str, str]]]  # (road, density asked for) -> a row for each replicate
@@ -127,7 +129,7 @@ def draw(axes, problem: str) -> None:
 
 
 def look_of(i: int) -> dict:
-    return {"marker": style.MARKERS[i], "linestyle": ["-", "", "--", ":", ""][i], "markersize": 5}
+    return {"marker": style.MARKERS[i], "linestyle": ["-", "", "--", ":", "", "-.", ""][i], "markersize": 5}
 
 
 def main() -> None:
