@@ -60,3 +60,24 @@ def test_a_data_set_that_cannot_be_had_says_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"tfds build fashion_mnist.*TFDS_DATA_DIR") as caught:
         data.load("fashion_mnist", tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_tf_data_is_read_into_arrays_and_what_cannot_be_is_refused():
+    import tensorflow as tf
+
+    x, y = np.arange(40, dtype="uint8").reshape(10, 4), np.arange(10, dtype="int64") % 2
+    made = tf.data.Dataset.from_tensor_slices((x, y))
+    found = data.Dataset(made, made.batch(3), (x.astype("float32"), y.astype("int32")), 2)
+    for inputs, labels in (found.train, found.validation):
+        assert inputs.dtype == np.float32 and labels.dtype == np.int32
+        assert np.array_equal(inputs, x.astype("float32") / 255) and np.array_equal(labels, y)
+    assert found.input_shape == (4,) and np.array_equal(found.test[0], x)
+    for bad, said in (
+        (made.repeat(), "repeats for ever"),
+        (made.shuffle(10), "the same examples in train each time, but received others"),
+        (made.take(0), "but received none"),
+        (made.map(lambda x, y: x), "pairs"),
+        (made.map(lambda x, y: (x, tf.one_hot(y, 2))), "a label"),
+    ):
+        with pytest.raises(DataError, match=said):
+            data.Dataset(bad, bad, bad, 2)

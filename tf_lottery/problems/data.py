@@ -30,12 +30,24 @@ given: dict[str, str] = {}  # the data folders that this process was given, by d
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three pairs (x, y): inputs float32 (N, ...), images in [0, 1]; labels int32 (N,)."""
+    """Three pairs (x, y): inputs float32 (N, ...), images in [0, 1]; labels int32 (N,).
+
+    In the place of a pair a `tf.data.Dataset` of pairs, batched or not, is read into arrays: images of 8 bits are scaled to [0, 1]. It
+    has to give the same in each process, so without a shuffle, or with one that has a seed.
+
+    Raises:
+      DataError: If a `tf.data.Dataset` gives something else, or other examples each time.
+    """
 
     train: tuple[np.ndarray, np.ndarray]
     validation: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
     classes: int
+
+    def __post_init__(self):
+        for name in ("train", "validation", "test"):
+            if hasattr(part := getattr(self, name), "element_spec"):
+                object.__setattr__(self, name, _read(part, name))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -154,6 +166,32 @@ def _from_tfds(name: str, data_dir: str | os.PathLike | None) -> Dataset:
         return Dataset(**sets, classes=classes)
     size = len(sets["train"][1]) // 10
     return _with_validation(sets["train"], sets["test"], min(5_000, size), classes)
+
+
+def _read(dataset, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """A `tf.data.Dataset` as a pair of arrays."""
+    if not isinstance(dataset.element_spec, tuple) or len(dataset.element_spec) != 2:
+        raise DataError(f"Expected pairs (x, y) in {part}, but received {dataset.element_spec}.")
+    if dataset.cardinality() < -1 or dataset.cardinality() >= 0:
+        read = list(dataset.as_numpy_iterator())
+    else:
+        raise DataError(f"Expected a data set that ends as {part}, but received one that repeats for ever.")
+    again = zip(read, dataset.as_numpy_iterator(), strict=True)
+    if not read or not all(np.array_equal(a, b) for one, other in again for a, b in zip(one, other)):
+        raise DataError(
+            f"Expected the same examples in {part} each time, but received {'others' if read else 'none'}: shuffle with a seed and "
+            "reshuffle_each_iteration=False, or not at all, training does it."
+        )
+    join = np.concatenate if np.ndim(read[0][1]) else np.stack
+    try:
+        x, y = (join(values) for values in zip(*read))
+    except ValueError as error:
+        raise DataError(f"Expected inputs of one shape in {part}, but received others ({error}).") from None
+    if y.ndim != 1 or y.dtype.kind not in "iu" or x.dtype.kind not in "fiu":
+        raise DataError(
+            f"Expected numbers and a label, a whole number, for each in {part}, but received {x.dtype} {x.shape} and {y.dtype} {y.shape}."
+        )
+    return x.astype(np.float32) / (255 if x.dtype == np.uint8 else 1), y.astype(np.int32)
 
 
 def _with_validation(train, test, size: int, classes: int) -> Dataset:
