@@ -14,7 +14,7 @@ from rich.console import Console
 import tf_lottery as tfl
 from tf_lottery.bin import display, early, main
 from tf_lottery.problems import data
-from tf_lottery.runs.outcome import LevelStatistics, Statistic, verdict
+from tf_lottery.runs.outcome import LevelStatistics, Statistic, to_verify, verdict
 from tf_lottery.runs.results import Run
 
 PLUGIN = """
@@ -193,3 +193,15 @@ def test_densities_are_given_one_way_or_the_other(dense_net, capsys):
         with pytest.raises(tfl.LotteryError, match=message):
             tfl.prune(dense_net(), **arguments)
     assert tfl.masks.density(tfl.get_masks(tfl.prune(dense_net(), sparsity={"output": 0.5, "Dense": 0.9}))) < 0.25
+
+
+def test_a_ticket_that_won_is_still_to_be_verified():
+    def level(number, accuracy):
+        return LevelStatistics(number, 1, *(Statistic(v, v, v) for v in (0.8**number, 100, accuracy, accuracy)))
+
+    levels = [level(0, 0.9), level(1, 0.95), level(2, 0.93)]
+    assert to_verify(levels, "mine").endswith("tf-lottery verify --name=mine --level=1")
+    for settings in ({"survivors": "reinit"}, {"criterion": "random"}, {"search": "regrow"}):
+        assert to_verify(levels, "mine", settings) is None
+    assert to_verify([level(0, 0.96), *levels[1:]], "mine") is None and to_verify(levels[:1], "mine") is None
+    assert to_verify(levels[1:], "mine") is None  # nobody trained the dense network

@@ -26,7 +26,7 @@ from tf_lottery.bin import main as main_lib
 from tf_lottery.bin import study, tasks, training
 from tf_lottery.bin.flags import Flags
 from tf_lottery.runs import comparison
-from tf_lottery.runs.outcome import by_level, verdict
+from tf_lottery.runs.outcome import by_level, to_verify, verdict
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import Settings, setting
 from tf_lottery.runs.todo import cheap_road, cheap_road_in_words, in_words, trainings_left
@@ -120,11 +120,12 @@ def _table(run: Run):
 
 
 def _lines(run: Run) -> list[str]:
-    cheap = cheap_road(Settings.of(run), run.summary())
+    cheap, levels = cheap_road(Settings.of(run), run.summary()), by_level(run.summary())
     return [
         *run.remarks(),
         *filter(None, [comparison.looks(run.settings())]),
-        verdict(by_level(run.summary()), settings=run.settings()),
+        verdict(levels, settings=run.settings()),
+        *filter(None, [to_verify(levels, run.folder.name, run.settings())]),
         *([cheap_road_in_words(cheap)] if cheap else []),
     ]
 

@@ -119,12 +119,16 @@ class Display:
         )
 
 
+def _warn(sentence: str) -> None:
+    tell(f"warning: {sentence}")
+
+
 def main(argv: list[str]) -> None:
     source, how, training, target = Flags(__doc__, Source, How, Training, Target).parse(argv)
     plugins = flags_lib.plugins(argv)
     origin = own_data.origin(source.dataset, source.data, source.data_dir, plugins)
     plan = prune_plan.checked(source, how, training, target, origin, bool(plugins))
-    with guard.alone(plan.unfinished, str(plan.unfinished)), plan.begun(), warnings_told(tell):
+    with guard.alone(plan.unfinished, str(plan.unfinished)), plan.begun(), warnings_told(_warn):
         with tensorflow_loading():
             from tf_lottery.runs import pruning
         display = Display(target, training.epochs)
@@ -146,7 +150,8 @@ def main(argv: list[str]) -> None:
         print_json(compared.as_dict())
         return
     print_table(compared.table.__rich__())
-    for line in [*compared.notes, f"Written: {', '.join(str(path) for path in plan.files if path.exists())}."]:
+    of = [f"The metrics are of {outcome.measured_on}."] if outcome.measured_on else []
+    for line in [*of, *compared.notes, f"Written: {', '.join(str(path) for path in plan.files if path.exists())}."]:
         print(line)
 
 

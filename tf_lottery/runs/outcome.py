@@ -98,7 +98,7 @@ def verdict(
     tickets = [level for level in levels if level.level > 0 and level.in_full]
     if not tickets:
         return "There is no ticket to compare with a dense network yet."
-    best = max(tickets, key=lambda level: level.early_stop_test_accuracy.mean)
+    best = max(tickets, key=_accuracy)
     dense = levels[0]
     if dense.level != 0 or not dense.in_full:
         return f"The best: {_reached(best)}; there is no dense network to compare it with ({_means(best)})."
@@ -123,6 +123,19 @@ def verdict(
     return f"{won}: {_reached(best)}, {'; '.join(filter(None, (compared, controls)))} ({_means(best)})."
 
 
+def to_verify(
+    levels: Sequence[LevelStatistics], name: str, settings: Mapping[str, Any] = MappingProxyType({})
+) -> str | None:
+    """Where a ticket won: what tells whether it is one, for beating the dense network does not."""
+    tickets = [level for level in levels if level.level > 0 and level.in_full]
+    if not tickets or control_of(settings) or settings.get("search") == "regrow":
+        return None
+    best = max(tickets, key=_accuracy)
+    if levels[0].level or _accuracy(best) <= _accuracy(levels[0]):
+        return None
+    return f"Whether its weights are what won, or its mask alone: tf-lottery verify --name={name} --level={best.level}"
+
+
 def control_of(settings: Mapping[str, Any]) -> str | None:
     """What makes a search a control of the papers, which looks for no winning ticket: its survivors or masks are random.
 
@@ -132,6 +145,10 @@ def control_of(settings: Mapping[str, Any]) -> str | None:
     if str(settings.get("survivors", "")).startswith(("reinit", "reshuffle")):
         return f"survivors={settings['survivors']}"
     return "criterion=random" if settings.get("criterion") == "random" else None
+
+
+def _accuracy(level: LevelStatistics) -> float:
+    return level.early_stop_test_accuracy.mean
 
 
 def _reached(best: LevelStatistics) -> str:

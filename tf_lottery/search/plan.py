@@ -126,8 +126,13 @@ def planned(
         )
     least_budget = 0 if road == "regrow" else 1
     if budget is not None and not (isinstance(budget, numbers.Real) and least_budget < float(budget) < math.inf):
-        own = "" if road == "regrow" else ", the ticket's own training"
-        raise LotteryError(f"Expected a budget above {least_budget}{own}, but received {budget!r}.")
+        own, instead = "", ""
+        if road != "regrow":
+            own, instead = (
+                ", the ticket's own training",
+                ": search='regrow' makes a sparse network in one training, or less",
+            )
+        raise LotteryError(f"Expected a budget above {least_budget}{own}, but received {budget!r}{instead}.")
     if road in WITHIN_ONE and (not wanted or level_steps is not None):
         raise LotteryError(
             f"Expected search={road!r} with a density and without level_steps: search_steps is its length."
