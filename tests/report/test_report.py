@@ -333,6 +333,9 @@ def test_trained_weights_and_signs_by_hand(run):
         was, now = (ticket.masks[path].astype(bool) for ticket in (parent, child))
         for patch, count in ((kept, now.sum()), (pruned, (was & ~now).sum())):
             assert patch.get_xy()[1:120:2, 1].sum() == count  # the heights of the steps
+    hidden, output = weights.survivors(run, levels).figure.axes
+    for axes, path in ((hidden, "net/hidden/kernel"), (output, "net/output/kernel")):
+        assert len(axes.patches) == 60 + 3 and axes.get_title() == path.split("/")[1]  # all weights, and three levels
     axes = trained.signs(run, levels).figure.axes[0]
     for line, path in zip(axes.lines, IMAGE):
         shares = []

@@ -231,8 +231,9 @@ def _settings(study: Study) -> dict[str, str]:
     first = study.entries[0].settings
     same = {key: value for key, value in first.items() if key not in study.varying and key in _common(study)}
     values = {
-        key: value if isinstance(value, str) else "none" if value is None else json.dumps(value)
+        key: value if isinstance(value, str) else json.dumps(value)
         for key, value in same.items()
+        if value not in (None, [], {})
     }
     return {**values, "runs": ", ".join(dict.fromkeys(entry.name for entry in study.entries))}
 

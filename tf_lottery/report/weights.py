@@ -260,7 +260,7 @@ def panels_for(names: dict[str, str], paths: Sequence[str]):
         axes.tick_params(labelsize=8)
     for axes in panels.flat[len(paths) :]:
         axes.set_visible(False)
-    return figure, panels.flat
+    return figure, list(panels.flat)[: len(paths)]
 
 
 def edges_of(values: Sequence[np.ndarray]) -> np.ndarray:
