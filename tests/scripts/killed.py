@@ -26,6 +26,7 @@ from tf_lottery.bin import find as command
 from tf_lottery.problems import data, models
 from tf_lottery.runs import experiment, problem
 from tf_lottery.runs.results import Run
+from tf_lottery.tickets.values import Recipe
 from tf_lottery.training import checkpoint, loop
 
 DATA = data.load("mnist1d")
@@ -111,7 +112,8 @@ def contents(run: Run) -> dict[str, object]:
         arrays = {"masks": ticket.masks, "initial": ticket.initial, "final": ticket.final}
         for part, values in arrays.items():
             for path, value in values.items():
-                found[f"{replicate} {level} {part} {path}"] = np.asarray(value).tobytes()
+                drawn = isinstance(value, Recipe)
+                found[f"{replicate} {level} {part} {path}"] = value.digest if drawn else np.asarray(value).tobytes()
         found[f"{replicate} {level} metrics"] = {k: v for k, v in ticket.metrics.items() if k != "seconds"}
         found[f"{replicate} {level} curve"] = (run.level_folder(replicate, level) / "curve.csv").read_bytes()
     return found
