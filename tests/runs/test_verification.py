@@ -48,7 +48,7 @@ def test_all_of_it_is_on_disk(results):
     assert len(rows) == 60 and len(list(csv.DictReader((folder / "controls.csv").open()))) == 7
     written = json.loads((folder / "verdict.json").read_text())
     assert written["sentence"] == found.sentence and written["won"] is found.won
-    assert [each.level for each in verified.read_all(run)] == [2]
+    assert [each.level for each in verified.read_sound(run)[0]] == [2]
 
 
 def test_it_goes_on_after_a_stop_and_takes_what_is_there(results, tmp_path, capsys, monkeypatch):
