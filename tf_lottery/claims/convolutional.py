@@ -37,7 +37,8 @@ def conv() -> Plan:
         "which layers have it; here each dense one). `resnet18` is the 20-layer network of Frankle & Carbin, 30,000 steps of SGD at 0.1 "
         "with batches of 128; a round removes 36 %, two of the paper's at once, to 64, 41, 26 and 17 %. A level that is rewound to a "
         "step trains in full from there, from the first step of the learning rate's schedule; in the paper the schedule goes on. Masks "
-        "are learned in 100 epochs at the rate of a re-implementation (SGD 200, batch 128): the paper's are not published.",
+        "are learned in 100 epochs at the rate of a re-implementation (SGD 200, batch 128): the paper's are not published. Layers compute in "
+        "what is fastest on the device, which on a GPU is mixed precision.",
         hint="benchmarks/gpu_claims.py --minutes=60",
     )
 
