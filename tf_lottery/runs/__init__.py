@@ -21,7 +21,7 @@ What stands here, and after a colon the names that other rooms take from it:
     identity    what a level is, as its ticket says it
     spec        its settings and versions in a file
     tables      its tables: columns, writing, reading
-    outcome     what the tables say over all replicates: MEASURED, TOLD, LevelStatistics, Statistic, by_level, best_by_rule, verdict
+    outcome     what the tables say over all replicates: MEASURED, TOLD, LevelStatistics, Statistic, by_level, best_by_rule, to_verify, verdict
     gathering   which runs a name stands for, and what can be read of each: PLAN, Planned, Row, is_run
     study       runs side by side, as data: Study, MEASURED, CURVES, text
     comparison  the best level of each combination, a ranking, paired differences: Combination, Standing, DENSE, TEST
