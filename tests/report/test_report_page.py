@@ -53,7 +53,7 @@ def study_file(tmp_path_factory):
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize(("which", "figures"), [("page_file", 10), ("study_file", 5)])
+@pytest.mark.parametrize(("which", "figures"), [("page_file", 13), ("study_file", 5)])
 def test_the_page_fits_loads_and_is_silent(browser, which, figures, width, request):
     page_file = request.getfixturevalue(which)
     page = browser.new_page(viewport={"width": width, "height": 900})
