@@ -154,11 +154,12 @@ def test_what_the_verify_page_says_is_what_was_measured():
 
     page = (ROOT / "docs" / "verify.md").read_text()
     runs = [Run(path) for path in sorted((ROOT / "docs" / "results" / "verify").iterdir()) if path.is_dir()]
-    found = [each for run in runs for each in verified.read_all(run)]
+    found = [each for run in runs for each in verified.read_sound(run)[0]]
     assert len(found) >= 3
     for run in runs:
-        for each in verified.read_all(run):
+        for each in verified.read_sound(run)[0]:
             written = json.loads((verified.folder_of(run, each.level) / "verdict.json").read_text())
+            written.pop("sha256", None)  # older ones have none
             assert written == json.loads(json.dumps(verified.as_json(each))) and each.sentence in page
             for row in each.table()[1]:
                 assert " | ".join(row[:1] + row[2:5]).replace("|  |", "| |") in page
