@@ -40,6 +40,9 @@ class Silence:
     def done(self, row):
         pass
 
+    def tell(self, sentence):
+        pass
+
 
 settings = Settings(
     model="small",

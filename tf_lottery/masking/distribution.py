@@ -186,8 +186,16 @@ class Replicas:
             return
         number = zlib.crc32(json.dumps(value, sort_keys=True).encode()) >> 4  # its square, summed, is an int64
         own = tf.constant([number, number**2], tf.int64)
+
+        def total():  # AutoGraph reads no lambda in a lambda, and says so at length
+            return self.total(own)
+
+        @tf.function
+        def in_all():
+            return self.run(total)
+
         with self.together():
-            both = tf.function(lambda: self.run(lambda: self.total(own)))().numpy()
+            both = in_all().numpy()
         if both[0] ** 2 != both[1] * self.count:
             raise LotteryError(
                 f"Expected all workers to see the same {what}, but {self.cluster.task_type} {self.cluster.task_id} sees "
