@@ -566,7 +566,10 @@ REAL = {
 }
 
 
-@pytest.mark.parametrize("name", REAL)
+LARGE = ("EfficientNetV2B0", "ResNet50")  # half a minute each, and the zoo has them
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.zoo if name in LARGE else ()) for name in REAL])
 def test_real_models_are_pruned_stripped_saved_and_reloaded(name, tmp_path, rng):
     model = REAL[name]()
     x = rng.integers(0, 20, (8, 6)) if name == "Transformer" else rng.random((8, 32, 32, 3), dtype="float32")
