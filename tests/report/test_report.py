@@ -164,10 +164,10 @@ def test_replicates_that_agree_have_a_mean_that_is_theirs():
 
 def test_the_conclusion_names_the_controls_at_the_winners_level(tmp_path):
     run = write_run(tmp_path / "controlled", levels=2)
-    assert report.conclusion(run).endswith("at step 20 instead of 20 (means of 2 replicates).")
+    assert report.conclusion(run).endswith("at the same step, 20 (means of 2 replicates).")
     for name, levels, replicates in (("random_mask", 1, 2), ("other", 2, 2)):
         write_run(run.folder / "branches" / name, levels=levels, replicates=replicates)
-    assert report.conclusion(run).endswith("at step 20 instead of 20 (means of 2 replicates).")
+    assert report.conclusion(run).endswith("at the same step, 20 (means of 2 replicates).")
     write_run(run.folder / "branches" / "random_mask", levels=2, replicates=2)
     write_run(run.folder / "branches" / "reinit", levels=2, replicates=1)
     said = "; reinitialised 92.00 % (1 of the replicates), random masks 91.75 % (means of 2 replicates)."
@@ -176,7 +176,7 @@ def test_the_conclusion_names_the_controls_at_the_winners_level(tmp_path):
 
 def test_one_replicate_has_no_spread_and_the_conclusion_says_so(tmp_path):
     run = write_run(tmp_path / "one", levels=1, replicates=1)
-    assert report.conclusion(run).endswith("at step 20 instead of 20 (one replicate: its spread is not known).")
+    assert report.conclusion(run).endswith("at the same step, 20 (one replicate: its spread is not known).")
 
 
 def test_of_many_replicates_the_masks_of_some_are_counted_and_it_says_so(tmp_path):

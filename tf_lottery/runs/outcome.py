@@ -103,10 +103,11 @@ def verdict(
     if dense.level != 0 or not dense.in_full:
         return f"The best: {_reached(best)}; there is no dense network to compare it with ({_means(best)})."
     gain = 100 * (best.early_stop_test_accuracy.mean - dense.early_stop_test_accuracy.mean)
+    step, dense_step = (f"{level.early_stop_step.mean:,.0f}" for level in (best, dense))
     compared = (
         f"{abs(gain):.2f} points {'above' if gain > 0 else 'below'} the dense network's "
-        f"{100 * dense.early_stop_test_accuracy.mean:.2f} %, at step {best.early_stop_step.mean:,.0f} instead of "
-        f"{dense.early_stop_step.mean:,.0f}"
+        f"{100 * dense.early_stop_test_accuracy.mean:.2f} %, at "
+        + (f"step {step} instead of {dense_step}" if step != dense_step else f"the same step, {step}")
     )
     controls = ", ".join(
         f"{words} {100 * level.early_stop_test_accuracy.mean:.2f} %"
