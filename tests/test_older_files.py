@@ -84,7 +84,7 @@ def test_the_folder_of_a_run_is_read(run):
 
 def test_a_report_of_it_is_drawn(run, tmp_path):
     assert call("report", f"--results_dir={tmp_path}", "--name=run", f"--output={tmp_path / 'page'}") == 0
-    assert {"index.html", "table.md", "accuracy.png"} <= {path.name for path in (tmp_path / "page").iterdir()}
+    assert {"index.html", "table.md", "curves.png"} <= {path.name for path in (tmp_path / "page").iterdir()}
 
 
 def test_of_a_finished_run_nothing_is_left_to_do(run, tmp_path, capfd):

@@ -20,6 +20,23 @@ from tf_lottery.runs.outcome import Statistic
 from tf_lottery.runs.results import Run
 from tf_lottery.tickets.ticket import Ticket
 
+
+@pytest.fixture(autouse=True, scope="module")
+def coarse():
+    """Figures with few dots: most of the time of a report goes into those."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(report.STYLE, "savefig.dpi", 40)
+        with plt.rc_context(report.STYLE):
+            yield
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    """Figures that a test looks at and does not save are closed after it."""
+    yield
+    plt.close("all")
+
+
 IMAGE = {"net/hidden/kernel": (36, 8), "net/output/kernel": (8, 3)}
 WINDOW = {"net/conv/kernel": (3, 3, 1, 40), "net/output/kernel": (8, 3)}
 MNIST = Path(__file__).parents[2] / "docs" / "results" / "lenet_mnist"

@@ -5,7 +5,7 @@ import json
 
 import pytest
 from studies import write_sweep, write_tables
-from test_report import Page
+from test_report import Page, closed, coarse  # noqa: F401 (fixtures)
 
 from tf_lottery.bin import main
 from tf_lottery.report import study as study_report

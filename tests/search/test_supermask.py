@@ -315,7 +315,7 @@ def test_the_command_by_rule(tmp_path, capsys):
     assert main_lib.dispatch([*rule, "--criterion=largest"]) == 1
     assert "Expected the name of a criterion" in capsys.readouterr().err
     (tmp_path / "r" / "replicate_0" / "level_00" / "level.ticket").unlink()
-    assert main_lib.dispatch(rule) == 1 and "has none of replicate 0" in capsys.readouterr().err
+    assert main_lib.dispatch(rule) == 1 and "Expected a run with level 0 of replicate 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

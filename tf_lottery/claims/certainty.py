@@ -18,8 +18,8 @@ class Certainty:
       margins: By how much each replicate meets the rule, in the unit that the rule speaks of; below 0 it does not.
 
     >>> sure = Certainty([0.3, 0.4, 0.5], [0.3, 0.4, 0.5])
-    >>> [round(end, 3) for end in sure.interval], round(sure.p, 3), sure.decided
-    ([0.152, 0.648], 0.021, True)
+    >>> [round(end, 3) for end in sure.interval], round(sure.p, 2), sure.decided
+    ([0.152, 0.648], 0.02, True)
     >>> Certainty([0.4], [0.4]).interval is None
     True
     """
