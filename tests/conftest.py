@@ -1,5 +1,6 @@
 """What all tests share: quiet TensorFlow, small models, and the data folder if there is one."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -14,6 +15,14 @@ collect_ignore = ["scripts"]  # they are run by tests, in processes of their own
 PREPARED = Path(__file__).parents[2] / "shared" / "data" / "tfds"
 if PREPARED.is_dir():
     os.environ.setdefault("TFDS_DATA_DIR", str(PREPARED))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def let_go():
+    """What a module leaves behind is looked through once: with millions of objects each collection of garbage takes seconds."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
