@@ -12,7 +12,7 @@ What stands here, and after a colon the names that other rooms take from it:
                 native_stderr_off_but_python, only_errors_of, tensorflow_loading,
                 warnings_told
     registry    functions under names, the same for criteria, models and the rest: Registry, import_plugin
-    student     Student's t, for tests and intervals over few replicates: CONFIDENCE, quantile, two_sided
+    student     Student's t, for tests and intervals over few replicates: CONFIDENCE, quantile, reach, two_sided
     table       a table on a terminal, in Markdown and in HTML: Table, in_text
     container   named arrays and a header in one file that is safe to open, under tickets and checkpoints: digest
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import statistics
+from collections.abc import Sequence
 
 CONFIDENCE = 0.95
 MANY = 1_000
@@ -29,6 +30,15 @@ def quantile(freedom: float) -> float:
         return _quantile(whole)
     share = (1 / whole - 1 / freedom) * whole * (whole + 1)
     return (1 - share) * _quantile(whole) + share * _quantile(whole + 1)
+
+
+def reach(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of the mean of two values or more.
+
+    >>> round(reach([1.0, 2.0, 3.0]), 3)
+    2.484
+    """
+    return quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def two_sided(t: float, freedom: int) -> float:

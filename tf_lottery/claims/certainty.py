@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tf_lottery.base.student import CONFIDENCE, quantile, two_sided
+from tf_lottery.base.student import CONFIDENCE, reach, two_sided
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,8 @@ class Certainty:
         """The 95 % interval of the mean of the figure, by Student's t; None of a single replicate, whose spread is not known."""
         if len(self.values) < 2:
             return None
-        mean = statistics.fmean(self.values)
-        reach = quantile(len(self.values) - 1) * statistics.stdev(self.values) / math.sqrt(len(self.values))
-        return mean - reach, mean + reach
+        mean, own = statistics.fmean(self.values), reach(self.values)
+        return mean - own, mean + own
 
     @property
     def p(self) -> float | None:

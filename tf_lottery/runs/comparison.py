@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.base.student import quantile
+from tf_lottery.base.student import reach
 from tf_lottery.base.table import Table
 from tf_lottery.runs.gathering import Row
 from tf_lottery.runs.outcome import Statistic
@@ -46,9 +46,8 @@ class Difference:
         n = len(differences)
         if not n:
             return None
-        mean = statistics.fmean(differences)
-        reach = quantile(n - 1) * statistics.stdev(differences) / math.sqrt(n) if n > 1 else math.nan
-        return cls(mean, mean - reach, mean + reach, n)
+        mean, own = statistics.fmean(differences), reach(differences) if n > 1 else math.nan
+        return cls(mean, mean - own, mean + own, n)
 
     @property
     def told_apart(self) -> bool:
