@@ -95,10 +95,9 @@ def verdict(
       branches: Those of its branches, by name; the controls among them are named where they have the winner's level.
       settings: Those of the search: one that is a control itself has no winning ticket, nor has one that rewinds nothing.
     """
-    tickets = [level for level in levels if level.level > 0 and level.in_full]
-    if not tickets:
+    best = _best(levels)
+    if best is None:
         return "There is no ticket to compare with a dense network yet."
-    best = max(tickets, key=_accuracy)
     dense = levels[0]
     if dense.level != 0 or not dense.in_full:
         return f"The best: {_reached(best)}; there is no dense network to compare it with ({_means(best)})."
@@ -128,10 +127,9 @@ def to_verify(
     levels: Sequence[LevelStatistics], name: str, settings: Mapping[str, Any] = MappingProxyType({})
 ) -> str | None:
     """Where a ticket won: what tells whether it is one, for beating the dense network does not."""
-    tickets = [level for level in levels if level.level > 0 and level.in_full]
-    if not tickets or control_of(settings) or settings.get("search") == "regrow":
+    best = _best(levels)
+    if best is None or control_of(settings) or settings.get("search") == "regrow":
         return None
-    best = max(tickets, key=_accuracy)
     if levels[0].level or _accuracy(best) <= _accuracy(levels[0]):
         return None
     return f"Whether its weights are what won, or its mask alone: tf-lottery verify --name={name} --level={best.level}"
@@ -146,6 +144,12 @@ def control_of(settings: Mapping[str, Any]) -> str | None:
     if str(settings.get("survivors", "")).startswith(("reinit", "reshuffle")):
         return f"survivors={settings['survivors']}"
     return "criterion=random" if settings.get("criterion") == "random" else None
+
+
+def _best(levels: Sequence[LevelStatistics]) -> LevelStatistics | None:
+    """The ticket with the highest mean accuracy, of those that were trained in full."""
+    tickets = (level for level in levels if level.level > 0 and level.in_full)
+    return max(tickets, key=_accuracy, default=None)
 
 
 def _accuracy(level: LevelStatistics) -> float:
