@@ -107,3 +107,13 @@ def test_masks_that_do_not_fit_change_nothing():
         with pytest.raises(tfl.LotteryError):
             Moves(masked, [adam], jit_compile=True)(wrong)
     assert equal(before, everything(masked, adam))
+
+
+def test_what_a_mask_brings_back_begins_at_zero_whatever_it_was_frozen_at():
+    masked, _ = trained("adam", held=True)
+    before = tfl.get_masks(masked)
+    values = {path: np.full(value.shape, 0.5, "float32") for path, value in state.get_values(masked).items()}
+    state.set_state(masked, before, values)
+    tfl.set_masks(masked, {path: np.ones_like(mask) for path, mask in before.items()})
+    for path, mask in before.items():
+        assert np.array_equal(state.get_values(masked)[path], 0.5 * mask)

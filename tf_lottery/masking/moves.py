@@ -8,8 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery.masking import own_step, state
-from tf_lottery.masking.masked import settle
+from tf_lottery.masking import state
 
 
 class Moves:
@@ -30,8 +29,7 @@ class Moves:
 
     def __init__(self, model, optimizers: Sequence[keras.optimizers.Optimizer] = (), *, jit_compile: bool = False):
         self.model, self._given, self._named = model, list(optimizers), state.named_masks(model)
-        self._optimizers = [one for one in [*own_step.optimizers_of(model), *optimizers] if one.built]
-        self._slots = [slot for optimizer in self._optimizers for slot in state.slots_of(optimizer)]
+        self._slots = [slot for one in state.built_optimizers(model, optimizers) for slot in state.slots_of(one)]
         self._move = tf.function(self._moved, jit_compile=True) if jit_compile else self._moved
 
     def serves(self, model, optimizers: Sequence[keras.optimizers.Optimizer]) -> bool:
@@ -47,16 +45,7 @@ class Moves:
         self._move(state.settable(self._named, masks))
 
     def _moved(self, masks) -> None:
-        stays = {}
-        for path, value in masks.items():
-            mask, held, part, index = self._named[path]
-            if held is not None:
-                held.assign(tf.zeros_like(held.value))
-            settle(part, index)  # an optimizer may have moved a pruned weight that now comes back
-            stays[id(part.kernels[index].variable)] = tf.cast(value, bool) & tf.cast(mask.value, bool)
-            mask.assign(tf.cast(value, mask.dtype))
-            settle(part, index)
-        state.mask_slots(self._slots, stays)
+        state.move(self._named, masks, self._slots)
 
 
 def _same(some: Sequence, others: Sequence) -> bool:

@@ -48,21 +48,33 @@ def set_masks(model, masks: Mapping[str, np.ndarray], *, optimizers: Sequence[ke
     """
     named = named_masks(model)
     masks = settable(named, masks)
-    grown = False
-    for path, value in masks.items():
-        mask, held, part, index = named[path]
-        grown |= bool(np.any((value != 0) & (mask.numpy() == 0)))
-        mask.assign(value)
-        if held is not None:
-            held.assign(np.zeros(held.shape))
-        settle(part, index)
+    grown = any(np.any((value != 0) & (named[path][0].numpy() == 0)) for path, value in masks.items())
+    slots = [] if grown else [slot for one in built_optimizers(model, optimizers) for slot in slots_of(one)]
+    move(named, masks, slots)
     if grown:
         reset_optimizer(model, keep_step=True, optimizers=optimizers)
-    else:
-        kept = {id(named[p][2].kernels[named[p][3]].variable): tf.constant(masks[p], bool) for p in masks}
-        for optimizer in [*own_step.optimizers_of(model), *optimizers]:
-            if optimizer.built:
-                mask_slots(slots_of(optimizer), kept)
+
+
+def move(named: Mapping[str, tuple], masks: Mapping[str, Any], slots: Sequence[tuple]) -> None:
+    """Sets masks that were checked: what stays kept stays as it is, with its slots; all else becomes zero, and its slots as they began.
+
+    Args:
+      named, slots: The `named_masks` of the model, and the `slots_of` its optimizers.
+      masks: {variable path: array of 0 and 1, or tensor}.
+    """
+    stays = {}
+    for path, value in masks.items():
+        mask, held, part, index = named[path]
+        if held is not None:
+            held.assign(tf.zeros_like(held.value))
+        settle(part, index)  # an optimizer may have moved a pruned weight that now comes back
+        stays[id(part.kernels[index].variable)] = tf.cast(value, bool) & tf.cast(mask.value, bool)
+        mask.assign(tf.cast(value, mask.dtype))
+        settle(part, index)
+    for slot, owner, start in slots:
+        kept = stays.get(owner)
+        if kept is not None and kept.shape == tuple(slot.shape):
+            slot.assign(tf.where(kept, slot.value, tf.constant(start, slot.value.dtype)))
 
 
 def masked_kernels(model) -> list[Kernel]:
@@ -148,9 +160,7 @@ def check_masks_are_set(part: Masked) -> None:
 
 def reset_optimizer(model, *, keep_step: bool = False, optimizers: Sequence[keras.optimizers.Optimizer] = ()) -> None:
     """Gives the model's compiled optimizers, and others, the state they were built with; with `keep_step` step and rate stay."""
-    for optimizer in [*own_step.optimizers_of(model), *optimizers]:
-        if not optimizer.built:
-            continue
+    for optimizer in built_optimizers(model, optimizers):
         fresh = weights.fresh_optimizer(optimizer)
         fresh.build(built_with(optimizer))
         kept = {"iteration", "learning_rate"} if keep_step else set()
@@ -167,12 +177,9 @@ def built_with(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
     return list(optimizer._trainable_variables)
 
 
-def mask_slots(slots: Sequence[tuple[keras.Variable, int, float]], kept: Mapping[int, Any]) -> None:
-    """Gives slots of optimizers their first values where weights are not kept; `kept` by the `id` of the kernels."""
-    for slot, owner, start in slots:
-        mask = kept.get(owner)
-        if mask is not None and mask.shape == tuple(slot.shape):
-            slot.assign(tf.where(mask, slot.value, tf.constant(start, slot.value.dtype)))
+def built_optimizers(model, others: Sequence[keras.optimizers.Optimizer] = ()) -> list[keras.optimizers.Optimizer]:
+    """Those that a model is compiled with, and others, as far as they are built."""
+    return [optimizer for optimizer in [*own_step.optimizers_of(model), *others] if optimizer.built]
 
 
 def slots_of(optimizer: keras.optimizers.Optimizer) -> list[tuple[keras.Variable, int, float]]:
