@@ -1,11 +1,24 @@
 """The command line from within a test: short runs, and whether two found the same."""
 
+import contextlib
+import functools
+
 import numpy as np
+import pytest
 
 from tf_lottery.bin import main
+from tf_lottery.problems import data
 from tf_lottery.tickets.ticket import Ticket
 
 SHORT = ["--levels=2", "--replicates=2", "--steps=40", "--eval_every=10", "--test_every=20", "--quiet"]
+
+
+@contextlib.contextmanager
+def data_loaded_once():
+    """Making MNIST-1D takes longer than to train on it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load", functools.cache(data.load))
+        yield
 
 
 def call(*argv):

@@ -1,23 +1,19 @@
 """Runs for the attacks: three roads and other settings, each in a copy that may be spoilt."""
 
-import functools
 import shutil
 from pathlib import Path
 
 import pytest
 from besieged import FIND, FLAGS, OTHERS
-from commands import call
+from commands import call, data_loaded_once
 
-from tf_lottery.problems import data
 from tf_lottery.runs.results import Run
 from tf_lottery.training.trainer import Trainer
 
 
 @pytest.fixture(scope="package")
 def data_once():
-    """Making MNIST-1D takes longer than to train on it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "load", functools.cache(data.load))
+    with data_loaded_once():
         yield
 
 

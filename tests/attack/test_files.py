@@ -1,6 +1,7 @@
 """Tickets that strangers made, by rule: whatever is in a file, reading and applying it ends in a ticket or in one sentence."""
 
 import collections
+import copy
 import itertools
 import json
 import os
@@ -188,7 +189,7 @@ def mutated(header, rng):
             if rng.random() < 0.1:
                 del at[last]
             else:
-                at[last] = ODD[rng.integers(len(ODD))]
+                at[last] = copy.deepcopy(ODD[rng.integers(len(ODD))])  # something else may be put into it next
         except (KeyError, TypeError, IndexError):
             continue  # it is something odd already
     return new

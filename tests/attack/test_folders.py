@@ -46,7 +46,9 @@ def spoil(run, others, rng):
         shutil.rmtree(two)
         shutil.copytree(strangers[rng.integers(len(strangers))], two)
     elif kind == 3:  # under another name
-        shutil.copytree(one, one.with_name(f"level_{rng.integers(30):0{rng.integers(1, 4)}d}"), dirs_exist_ok=True)
+        named = one.with_name(f"level_{rng.integers(30):0{rng.integers(1, 4)}d}")
+        if named != one:
+            shutil.copytree(one, named, dirs_exist_ok=True)
     elif kind == 4:
         file.unlink()
     elif kind == 5:

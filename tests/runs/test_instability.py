@@ -8,27 +8,19 @@ from tf_lottery.base.errors import LotteryError
 from tf_lottery.claims.experiments import Instability, Search
 from tf_lottery.problems import data
 from tf_lottery.runs import experiment, instability, problem, verified
+from tf_lottery.runs.levels import Display
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import Settings
 from tf_lottery.training import loop
 
 
-class Quiet:
+class Quiet(Display):
     def __init__(self):
         self.began = []
 
     def begin(self, replicate, level, density, steps=None, search=False):
         self.began.append((replicate, level))
         return []
-
-    def skipped(self, steps):
-        pass
-
-    def done(self, row):
-        pass
-
-    def tell(self, sentence):
-        pass
 
 
 @pytest.fixture(scope="module")

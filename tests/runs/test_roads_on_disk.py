@@ -1,7 +1,6 @@
 """Roads from the command line: the tickets of `find_ticket`, after a kill too, what they cost, their controls, and bad input."""
 
 import csv
-import functools
 import json
 import os
 import re
@@ -11,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import call, same, tickets
+from commands import call, data_loaded_once, same, tickets
 
 from tf_lottery.problems import data
 from tf_lottery.runs import problem
@@ -45,9 +44,7 @@ ROADS = {  # flags, and what Python calls them
 
 @pytest.fixture(autouse=True, scope="module")
 def data_once():
-    """Making MNIST-1D takes longer than to train on it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "load", functools.cache(data.load))
+    with data_loaded_once():
         yield
 
 

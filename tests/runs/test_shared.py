@@ -1,6 +1,5 @@
 """Runs of a sweep train what they have in common once, and each ends as it would have alone."""
 
-import functools
 import os
 import signal
 import subprocess
@@ -8,9 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import call, same, tickets
+from commands import call, data_loaded_once, same, tickets
 
-from tf_lottery.problems import data
 from tf_lottery.runs.results import Run
 from tf_lottery.training.trainer import Trainer
 
@@ -20,9 +18,7 @@ TINY = [PLUGIN, "--model=tiny", "--quiet"]
 
 @pytest.fixture(autouse=True, scope="module")
 def data_once():
-    """Making MNIST-1D takes longer than to train on it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "load", functools.cache(data.load))
+    with data_loaded_once():
         yield
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from tf_lottery.masking import distribution
 from tf_lottery.problems import models
 from tf_lottery.runs import experiment
+from tf_lottery.runs.levels import Display
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import Settings
 
@@ -28,20 +29,11 @@ def small(input_shape=(40,), classes=10, seed=0):
     return keras.Sequential([keras.Input(input_shape), hidden, keras.layers.Dropout(0.0, seed=0), output], name="small")
 
 
-class Silence:
+class Silence(Display):
     def begin(self, replicate, level, density, steps=None, search=False):
         while level == 1 and any(Path(gate).exists() for gate in sys.argv[3:]):
             time.sleep(0.02)
         return []
-
-    def skipped(self, steps):
-        pass
-
-    def done(self, row):
-        pass
-
-    def tell(self, sentence):
-        pass
 
 
 settings = Settings(
