@@ -256,3 +256,17 @@ def test_scopes_within_scopes():
     with keras.StatelessScope() as stateless, StandIns([(w, lambda: w.value * 2)]):
         seen.assign(w.value)
     assert float(seen) == 31 and float(stateless.get_current_value(seen)) == 6
+
+
+def test_stateless_call_returns_what_training_moved():
+    model = keras.Sequential([keras.Input((16,)), L.Dense(4), L.BatchNormalization(), L.Dropout(0.5, seed=1)])
+    found = []
+    for one in (model, tfl.wrap(model)):
+        own = [v.value for v in one.non_trainable_variables]
+        state = dict(zip([v.path for v in one.non_trainable_variables], own))
+        outputs, moved = one.stateless_call([v.value for v in one.trainable_variables], own, X, training=True)
+        after = dict(zip(state, moved))
+        found.append((outputs, *(after[v.path] for v in model.non_trainable_variables)))
+        assert all(np.array_equal(v, state[v.path]) for v in one.non_trainable_variables)
+    for plain, wrapped in zip(*found):
+        np.testing.assert_array_equal(plain, wrapped)

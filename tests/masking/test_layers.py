@@ -388,3 +388,27 @@ def test_tickets_fit_models_by_name_or_by_order(dense_net, blobs):
     assert all(np.array_equal(a, b) for a, b in zip(before, untouched.get_weights()))
     with pytest.raises(tfl.TicketError, match="final"):
         ticket.apply(dense_net(), weights="final")
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize(
+    "wrap", [tfl.wrap, lambda m, held: keras.Sequential([tfl.MaskedLayer(m.layers[0], held=held)])]
+)
+def test_regularizers_see_what_the_kernel_is(wrap, held):
+    """Some have gradients at zeros: they neither count nor move what is pruned."""
+    own = "l2" if held else keras.regularizers.OrthogonalRegularizer(0.5)
+    model = keras.Sequential([keras.Input((6,)), L.Dense(4, kernel_regularizer=own)])
+    kernel, of_model = model.layers[0].kernel, model.layers[0].kernel.regularizer
+    masked = wrap(model, held=held)
+    ((path, mask),) = tfl.get_masks(masked).items()
+    mask[::2] = 0
+    tfl.set_masks(masked, {path: mask})
+    expected = float(of_model(kernel.value * mask))
+    kernel.assign_add(1 - mask.astype("float32"))  # as an optimizer might
+    with tf.GradientTape() as tape:
+        (penalty,) = masked.losses
+    assert float(penalty) == pytest.approx(expected)
+    gradient = tape.gradient(penalty, kernel.value).numpy()
+    assert not gradient[mask == 0].any() and gradient[mask == 1].any()
+    tfl.strip(masked)
+    assert kernel.regularizer is of_model

@@ -5,6 +5,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from own_steps import CE, GAN, MODELS, VAE, ActorCritic, Distiller, X, Y, built, net
 
 import tf_lottery as tfl
@@ -207,6 +208,61 @@ def test_a_step_without_an_optimizer_keeps_the_masks():
     masked.fit(X, verbose=0, batch_size=16)
     (mask,) = tfl.get_masks(masked).values()
     assert not np.asarray(model.out.kernel)[mask == 0].any()
+
+
+class Teacher(keras.Model):
+    """A net that an optimizer trains, and one that follows it by assignments; a metric in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.student, self.teacher = net(8, 1, name="student"), net(8, 1, name="teacher")
+        self.seen = [keras.metrics.Mean("seen")]
+
+    def call(self, x):
+        self.seen[0].update_state(keras.ops.mean(x))
+        return self.teacher(x)
+
+    def train_step(self, data):
+        x = keras.utils.unpack_x_y_sample_weight(data)[0]
+        with tf.GradientTape() as tape:
+            loss = keras.ops.mean((self.student(x) - self(x) - x[:, :1]) ** 2)
+        self.optimizer.apply(tape.gradient(loss, self.student.weights), self.student.weights)
+        for own, of_student in zip(self.teacher.weights, self.student.weights):
+            own.assign(0.8 * own + 0.2 * of_student)
+        return {"loss": loss, "seen": self.seen[0].result()}
+
+
+@pytest.mark.parametrize("way", ["fit", "train_on_batch"])
+def test_what_follows_by_assignments_is_masked_too(way):
+    found = []
+    for wrapped, model, masks in both(lambda: built(Teacher(), X)):
+        model.compile(keras.optimizers.SGD(0.1))
+        kernels = [(v, masks[v.path]) for v in getattr(model, "model", model).variables if v.path in masks]
+        losses = []
+        for _ in range(3):
+            if way == "fit":
+                losses.append(model.fit(X, batch_size=64, verbose=0).history["loss"][0])
+            else:
+                losses.append(float(model.train_on_batch(X, return_dict=True)["loss"]))
+            for kernel, mask in kernels:
+                assert not wrapped or not np.asarray(kernel)[~mask].any(), kernel.path
+                kernel.assign(kernel * mask)
+        found.append(losses)
+    np.testing.assert_allclose(*found, rtol=1e-5)
+
+
+def test_a_step_or_a_metric_that_only_this_model_has_is_its_own():
+    def loss(x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return keras.ops.mean(abs(y - y_pred[:, 0])) + 100.0
+
+    model = net(1)
+    model.compute_loss = loss
+    masked = tfl.prune(model, 0.5)
+    masked.compile("sgd")
+    assert masked.fit(X, X[:, 0], verbose=0).history["loss"][0] > 100
+    with pytest.raises(LotteryError, match="compute_loss"):
+        tfl.Trainer(X, Y, steps=1)(masked)
+    assert own_step.own_methods(Teacher()) == ["train_step", "metrics"]
 
 
 def test_the_private_names_of_keras_are_where_they_were():

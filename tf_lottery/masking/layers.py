@@ -123,6 +123,12 @@ class MaskedModel(Masked, keras.Model):
                 kernel.variable.constraint = Constraint(effective, kernel.variable.constraint)
                 self.model.train_function = None  # an older one was made without it
 
+    def settle_unconstrained(self) -> None:
+        """Gives those kernels their zeros that a step has moved without an optimizer, which would have applied the masks."""
+        for index, kernel in enumerate(self.kernels):
+            if not getattr(kernel.variable.constraint, "applied", False):
+                settle(self, index)
+
     def thaw(self) -> None:
         super().thaw()
         for kernel in self.kernels:
@@ -259,7 +265,10 @@ def _handed_on(name: str):
             return plain(self, *args, **kwargs)
         if name in ON_BATCH:
             self.ready()
-        return getattr(self.model, name)(*args, **kwargs)
+        found = getattr(self.model, name)(*args, **kwargs)
+        if name == "train_on_batch":
+            self.settle_unconstrained()
+        return found
 
     return method
 

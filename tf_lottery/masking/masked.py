@@ -14,6 +14,7 @@ import functools
 import gc
 import warnings
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -27,6 +28,7 @@ from tf_lottery.masking.scope import StandIns
 from tf_lottery.masking.weights import Kernel
 
 _WRAPPERS: weakref.WeakSet = weakref.WeakSet()  # which of them mask a kernel
+_STILL = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)  # at zeros: no penalty, no gradient
 
 
 class Masked(keras.layers.Layer):
@@ -42,6 +44,10 @@ class Masked(keras.layers.Layer):
         if self._holds:
             self._held = [self._add_array(kernel, f"held_{i}", "zeros") for i, kernel in enumerate(found)]
         self.kernels = tuple(found)
+        for i, kernel in enumerate(found):
+            first = kernel.variable.regularizer
+            if first is not None and (self._holds or type(first) not in _STILL):
+                kernel.variable.regularizer = _Regularizer(self, i, first)
         self._warn_of_others()
         _WRAPPERS.add(self)
 
@@ -91,8 +97,10 @@ class Masked(keras.layers.Layer):
 
         Where the layer adds a low-rank update to its kernel (LoRA), it is taken off pruned weights: their sum is what is zero.
         """
+        return self._under_mask(index, self.kernels[index].variable.value)
+
+    def _under_mask(self, index: int, value):
         kernel = self.kernels[index]
-        value = kernel.variable.value
         mask = tf.cast(self._masks[index].value, value.dtype)  # a layer that assigns its kernel may read it in 16 bits
         effective = value * mask
         if self._held is not None:
@@ -108,6 +116,9 @@ class Masked(keras.layers.Layer):
     def thaw(self) -> None:
         """Gives up the kernels of the model, which is used without its masks from now on."""
         _WRAPPERS.discard(self)
+        for kernel in self.kernels:
+            if isinstance(regularizer := kernel.variable.regularizer, _Regularizer):
+                kernel.variable.regularizer = regularizer.first
 
     def build(self, input_shape=None) -> None:
         if not has_weights(self.inner):
@@ -121,8 +132,12 @@ class Masked(keras.layers.Layer):
             (kernel.variable, functools.partial(self.effective, index, bool(training)))
             for index, kernel in enumerate(self.kernels)
         ]
+        if training is not None:
+            kwargs["training"] = (
+                training  # `stateless_call` opens no call context, through which it would reach the layers
+            )
         with StandIns(values) as scope:
-            outputs = self.inner(inputs, *args, **kwargs)  # training reaches it through the call context
+            outputs = self.inner(inputs, *args, **kwargs)
         for loss in scope.losses:
             self.add_loss(loss)
         return outputs
@@ -182,6 +197,25 @@ class Masked(keras.layers.Layer):
         config = dict(config)
         inner = keras.saving.deserialize_keras_object(config.pop("inner"), custom_objects=custom_objects)
         return cls(inner, **config)
+
+
+class _Regularizer:
+    """A kernel's own regularizer, of what stands in for the kernel: one like Orthogonal, or of a custom kind, moves pruned weights.
+
+    Args:
+      part: The wrapper; the kernel may outlive it.
+      index: The number of the kernel in it.
+      first: The regularizer that the kernel had.
+    """
+
+    def __init__(self, part: Masked, index: int, first: Callable):
+        self.part, self.index, self.first = weakref.ref(part), index, first
+
+    def __call__(self, kernel):
+        part = self.part()
+        if part is None or getattr(part, "brings_its_step", False):  # whose steps read the raw kernels
+            return self.first(kernel)
+        return self.first(part._under_mask(self.index, keras.ops.convert_to_tensor(kernel)))
 
 
 def unwrapped(model) -> keras.layers.Layer:

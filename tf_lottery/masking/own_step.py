@@ -6,7 +6,8 @@ model is wrapped, and an optimizer applies the constraint of a variable after ea
 
     w <- w * m        (plus what pruned weights are frozen at)
 
-So pruned weights are exactly zero after each update by any of a model's optimizers, also between two updates of one step.
+So pruned weights are exactly zero after each update by any of a model's optimizers, also between two updates of one step. Kernels that a
+step moves without an optimizer get their zeros at the end of the batch.
 """
 
 from __future__ import annotations
@@ -38,10 +39,8 @@ def own_methods(model: keras.layers.Layer) -> list[str]:
     if not isinstance(model, keras.Model):
         return []
     names = [name for name in METHODS if _differs(model, name)]
-    own = [
-        name for name, value in vars(model).items() if isinstance(value, keras.metrics.Metric) and name not in COMPILED
-    ]
-    if own and "metrics" not in names:
+    own = (value for name, value in vars(model).items() if name not in COMPILED)
+    if "metrics" not in names and any(_kept(keras.metrics.Metric, own)):
         names.append("metrics")
     return names
 
@@ -56,7 +55,8 @@ def own_step(model: keras.layers.Layer) -> list[str]:
 
 
 def _differs(model: keras.Model, name: str) -> bool:
-    return getattr(type(model), name) is not getattr(keras.Model, name)
+    """Whether its class overrides the method, or the model has one that was set on itself."""
+    return getattr(type(model), name) is not getattr(keras.Model, name) or name in vars(model)
 
 
 def optimizers_of(model: keras.layers.Layer) -> list[keras.optimizers.Optimizer]:
@@ -67,18 +67,19 @@ def optimizers_of(model: keras.layers.Layer) -> list[keras.optimizers.Optimizer]
     inner = getattr(model, "inner", model)
     kept = [getattr(model, "optimizer", None)]
     if own_methods(inner):
-        kept += _optimizers_in(vars(inner).values())
+        kept += _kept(keras.optimizers.Optimizer, vars(inner).values())
     return list({id(optimizer): optimizer for optimizer in kept if optimizer is not None}.values())
 
 
-def _optimizers_in(values: Iterable) -> Iterator[keras.optimizers.Optimizer]:
+def _kept(kind: type, values: Iterable) -> Iterator:
+    """Those of one kind among the attributes of a model, also in its lists and dicts."""
     for value in values:
-        if isinstance(value, keras.optimizers.Optimizer):
+        if isinstance(value, kind):
             yield value
         elif isinstance(value, Mapping):
-            yield from _optimizers_in(value.values())
+            yield from _kept(kind, value.values())
         elif isinstance(value, list | tuple):
-            yield from _optimizers_in(value)
+            yield from _kept(kind, value)
 
 
 def step_of_model(model: keras.layers.Layer) -> int:
@@ -90,23 +91,23 @@ def step_of_model(model: keras.layers.Layer) -> int:
     return min(filter(None, map(step_of, optimizers_of(model))), default=0)
 
 
-def updates_of(model: keras.layers.Layer) -> int:
-    """How many updates its optimizers have made, all together."""
-    return sum(step_of(optimizer) for optimizer in optimizers_of(model))
-
-
 class Constraint:
     """A mask as the constraint of a kernel, after the one that the kernel had.
 
     Args:
       effective: Makes the kernel's effective value.
       first: The constraint that the kernel had, or None.
+
+    Attributes:
+      applied: Whether an optimizer has taken it up, so that it holds after each update. A teacher that follows the weights of its
+        student by assignments, say, has none.
     """
 
     def __init__(self, effective: Callable, first: Callable | None):
-        self.effective, self.first = effective, first
+        self.effective, self.first, self.applied = effective, first, False
 
     def __call__(self, variable):
+        self.applied = True
         if self.first is not None:
             variable.assign(self.first(variable))
         return self.effective()
@@ -124,7 +125,6 @@ class Relay(keras.callbacks.Callback):
         super().__init__()
         self.callbacks = list(callbacks)
         self.masked = masked
-        self._updates: int | None = None
 
     def set_params(self, params):
         super().set_params(params)
@@ -134,13 +134,12 @@ class Relay(keras.callbacks.Callback):
     def set_model(self, model):
         super().set_model(model)
         self.masked.ready()  # Keras has built it by now
-        self._updates = updates_of(self.masked)
         for callback in self.callbacks:
             callback.set_model(self.masked)
 
     def tell(self, hook: str, *arguments) -> None:
-        if hook == "on_train_batch_end" and updates_of(self.masked) == self._updates:
-            self.masked.ready()  # its step makes no updates by an optimizer, which would apply the masks
+        if hook == "on_train_batch_end":
+            self.masked.settle_unconstrained()
         for callback in self.callbacks:
             getattr(callback, hook)(*arguments)
 
