@@ -14,7 +14,14 @@ from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tf_lottery.base.errors import DataError, ExportError, LotteryError, NonFiniteLossError, TicketError
+    from tf_lottery.base.errors import (
+        DataError,
+        ExportError,
+        LotteryError,
+        LotteryWarning,
+        NonFiniteLossError,
+        TicketError,
+    )
     from tf_lottery.checks.verify import verify
     from tf_lottery.compaction import compact
     from tf_lottery.export.before_after import compare
@@ -35,6 +42,7 @@ _HOMES = {
     "DataError": "base.errors",
     "ExportError": "base.errors",
     "LotteryError": "base.errors",
+    "LotteryWarning": "base.errors",
     "LotterySchedule": "search.schedules",
     "MaskedLayer": "masking.layers",
     "MaskedModel": "masking.layers",

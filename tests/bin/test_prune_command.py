@@ -95,6 +95,21 @@ def test_writes_a_plain_model_and_what_was_measured(home, pruned):
     assert not (home / "mine.pruned.unfinished").exists()
 
 
+def test_warnings_are_told_once_in_the_words_of_the_command(home, tmp_path, capsys):
+    layers = [L.Conv1D(2, 3, name="conv"), L.Flatten(), L.Dense(12, name="small"), L.Dense(12), L.Dense(2)]
+    model = keras.Sequential([keras.Input((8, 1)), *layers])
+    model.get_layer("small").kernel.assign(model.get_layer("small").kernel * 0.01)
+    model.save(tmp_path / "net.keras")
+    argv = [f"--keras={tmp_path / 'net.keras'}", "--one_shot", "--epochs=0", "--quiet", "--overwrite"]
+    assert call("prune", *argv, "--pattern=2:4") == 0
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith("tf-lottery: warning: --pattern=m:n serves matrices") and "left dense: conv/kernel" in told
+    assert call("prune", *argv, "--density=0.3", "--scope=global") == 0
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "small/kernel keeps 1 of 144 weights" in told
+    assert told.endswith("A larger --density, --scope=layer or --exclude for these kernels spares them.")
+
+
 def test_nothing_is_overwritten_unasked(home, pruned, capsys):
     before = pruned.read_bytes()
     assert prune(home, "--density=0.25") == 1 and "exists" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from commands import SHORT, call, same, tickets
 from miniature import CLAIMS, miniature
 
 from tf_lottery.base import guard
-from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.errors import LotteryError, LotteryWarning
 from tf_lottery.bin import tasks as tasks_lib
 from tf_lottery.claims import plan as plan_lib
 from tf_lottery.runs.executor import executor
@@ -53,6 +54,7 @@ def record(name, fails, experiment, folder, display):
     with (folder / "order").open("a") as file:
         file.write(f"{name} ")
     display.tell(name.upper())
+    warnings.warn(LotteryWarning("{density} of {}", name), stacklevel=1)
     if fails:
         raise LotteryError(f"{name} failed.")
 
@@ -68,7 +70,7 @@ def test_tasks_come_after_those_they_wait_for_and_a_failure_stops_only_those(tmp
     assert (tmp_path / "order").read_text() == "a b e "
     assert str(failed["b"]) == "b failed." and list(failed) == ["b", "c", "d"]
     assert str(failed["c"]) == "c was not begun, because b is not finished." and "because c" in str(failed["d"])
-    assert ("a", "tell", "A") in recorder.heard
+    assert {("a", "tell", "A"), ("a", "tell", "warning: --density of a")} <= set(recorder.heard)
 
 
 def test_bad_input_is_refused():

@@ -3,7 +3,7 @@
 What stands here, and after a colon the names that other rooms take from it:
 
     errors      what is raised, one clear sentence each: LotteryError and its kinds DataError, TicketError, FormatError,
-                ExportError, NonFiniteLossError and WorkerLostError
+                ExportError, NonFiniteLossError and WorkerLostError; what is warned with: LotteryWarning
     bounds      numbers with ends: whole, MOST, MOST_DROPS, MOST_LEVELS, MOST_REPLICATES
     files       files and folders that appear only when they are whole: whole_file, whole_folder, free
     guard       what keeps a folder of results sound: one process at a time, nothing damaged trusted

@@ -1,8 +1,11 @@
-"""What tf_lottery raises when it is asked for something it cannot do.
+"""What tf_lottery raises when it is asked for something it cannot do, and what it warns with.
 
-Every message is one sentence: what was expected, and what came. All of them are `ValueError`s, so code that never
+Every message is one sentence: what was expected, and what came. All errors are `ValueError`s, so code that never
 heard of tf_lottery can catch them; the command line prints them without a traceback.
 """
+
+from collections.abc import Callable
+from string import Formatter
 
 
 class LotteryError(ValueError):
@@ -43,3 +46,58 @@ class NonFiniteLossError(LotteryError):
 
 class WorkerLostError(LotteryError):
     """A worker of several that train together stopped, or cannot be reached any more."""
+
+
+class LotteryWarning(UserWarning):
+    """What tf_lottery warns with: something that is done as it was asked for, and may not be what was meant.
+
+    Its sentence names arguments: in Python as they are called there, on the command line as flags.
+
+    Args:
+      sentence: With `{}` for each of `given`, and arguments as `{exclude}` or `{scope=layer}`.
+      given: What else the sentence tells, as names and numbers.
+
+    Examples:
+
+    >>> warning = LotteryWarning("{} is empty; {exclude} or {scope=layer} spares it.", "net/kernel")
+    >>> print(warning)
+    net/kernel is empty; exclude or scope='layer' spares it.
+    >>> print(warning.in_flags())
+    net/kernel is empty; --exclude or --scope=layer spares it.
+    """
+
+    def __init__(self, sentence: str, *given: object):
+        super().__init__(sentence, *given)
+
+    def __str__(self) -> str:
+        return self._with(_argument)
+
+    def in_flags(self) -> str:
+        """The sentence in the words of the command line."""
+        return self._with(_flag)
+
+    def _with(self, word: Callable[[str], str]) -> str:
+        sentence, *given = self.args
+        return Formatter().vformat(sentence, given, _Words(word))
+
+
+class _Words(dict):
+    def __init__(self, word: Callable[[str], str]):
+        super().__init__()
+        self.word = word
+
+    def __missing__(self, argument: str) -> str:
+        return self.word(argument)
+
+
+def _argument(argument: str) -> str:
+    name, given, value = argument.partition("=")
+    return f"{name}={value!r}" if given else name
+
+
+def _flag(argument: str) -> str:
+    name, *value = argument.split("=")
+    return "--" + "=".join([_FLAGS.get(name, name), *value])
+
+
+_FLAGS = {"sparsity_m_by_n": "pattern=m:n"}  # flags that are not called as the arguments

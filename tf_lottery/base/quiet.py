@@ -6,9 +6,14 @@ import contextlib
 import logging
 import os
 import sys
+import sysconfig
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from tf_lottery.base.errors import LotteryWarning
+
+PACKAGE = Path(__file__).parents[1]
 
 
 @contextlib.contextmanager
@@ -92,22 +97,27 @@ def only_errors_of(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def warnings_told(tell: Callable[[str], object]) -> Iterator[None]:
-    """Warnings of this package are handed to `tell`, each sentence once; those of libraries are nothing for who uses a command.
+    """For commands: each warning of this package is handed to `tell` once, in their words; those of libraries are nothing for who uses one.
+
+    What other code warns of, as a plugin, is shown as Python shows it.
 
     >>> with warnings_told(print):
-    ...     warnings.warn("a note of this package", stacklevel=1)
-    ...     warnings.warn("a note of this package", stacklevel=1)
-    a note of this package
+    ...     warnings.warn(LotteryWarning("a larger {density} spares them"), stacklevel=1)
+    ...     warnings.warn(LotteryWarning("a larger {density} spares them"), stacklevel=1)
+    a larger --density spares them
     """
-    said = set()
+    said, shown = set(), warnings.showwarning
+    libraries = [PACKAGE, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))]
 
-    def show(message, *_):
-        issuer = sys._getframe(2).f_globals.get("__name__", "")  # below what Python calls this by
-        if issuer.partition(".")[0] == "tf_lottery" and str(message) not in said:
-            said.add(str(message))
-            tell(str(message))
+    def show(message, category, filename, *rest):
+        if isinstance(message, LotteryWarning):
+            if (sentence := message.in_flags()) not in said:
+                said.add(sentence)
+                tell(sentence)
+        elif not any(Path(filename).is_relative_to(folder) for folder in libraries):
+            shown(message, category, filename, *rest)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always")
+        warnings.simplefilter("always", LotteryWarning)
         warnings.showwarning = show
         yield

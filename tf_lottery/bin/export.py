@@ -135,9 +135,9 @@ def main(argv: list[str]) -> None:
         )
         if bought is not None and "tflite" in formats and not target.json:
             bought = bought.timed()
-    for remark in report.remarks:
-        tell(remark)
     if target.json:
+        for remark in report.remarks:
+            tell(remark)
         print(json.dumps(report.to_json(), indent=2))
         return
     if bought is not None:

@@ -53,19 +53,20 @@ def dispatch(argv: list[str]) -> int:
 def guarded(command: str, argv: list[str]) -> int:
     """Runs one command; what it cannot do is said in one sentence on stderr, without a traceback."""
     from tf_lottery.base.errors import LotteryError
-    from tf_lottery.base.quiet import native_stderr_off_but_python
+    from tf_lottery.base.quiet import native_stderr_off_but_python, warnings_told
     from tf_lottery.base.registry import import_plugin
     from tf_lottery.bin import early, flags
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is loaded; it prints pages otherwise
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # notes on retracing
     try:
-        argv = early.remembered(command, argv)
-        early.check_paths(argv)
-        for plugin in flags.plugins(argv):
-            with native_stderr_off_but_python():
-                import_plugin(plugin)
-        return importlib.import_module(f"tf_lottery.bin.{command}").main(argv) or 0
+        with warnings_told(lambda sentence: print(f"tf-lottery: warning: {sentence}", file=sys.stderr)):
+            argv = early.remembered(command, argv)
+            early.check_paths(argv)
+            for plugin in flags.plugins(argv):
+                with native_stderr_off_but_python():
+                    import_plugin(plugin)
+            return importlib.import_module(f"tf_lottery.bin.{command}").main(argv) or 0
     except LotteryError as error:
         return fail(str(error))
     except OSError as error:

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from tf_lottery.base import guard
-from tf_lottery.base.quiet import tensorflow_loading, warnings_told
+from tf_lottery.base.quiet import tensorflow_loading
 from tf_lottery.bin import flags as flags_lib
 from tf_lottery.bin import main as main_lib
-from tf_lottery.bin.display import print_json, print_table, progress_on, tell
+from tf_lottery.bin.display import print_json, print_table, progress_on
 from tf_lottery.bin.flags import Flags
 from tf_lottery.report import page
 from tf_lottery.runs import own_data, prune_plan
@@ -119,16 +119,12 @@ class Display:
         )
 
 
-def _warn(sentence: str) -> None:
-    tell(f"warning: {sentence}")
-
-
 def main(argv: list[str]) -> None:
     source, how, training, target = Flags(__doc__, Source, How, Training, Target).parse(argv)
     plugins = flags_lib.plugins(argv)
     origin = own_data.origin(source.dataset, source.data, source.data_dir, plugins)
     plan = prune_plan.checked(source, how, training, target, origin, bool(plugins))
-    with guard.alone(plan.unfinished, str(plan.unfinished)), plan.begun(), warnings_told(_warn):
+    with guard.alone(plan.unfinished, str(plan.unfinished)), plan.begun():
         with tensorflow_loading():
             from tf_lottery.runs import pruning
         display = Display(target, training.epochs)

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery.base.errors import DataError, ExportError
+from tf_lottery.base.errors import DataError, ExportError, LotteryWarning
 from tf_lottery.base.files import free, whole_file
 from tf_lottery.base.quiet import silenced
 from tf_lottery.export.formats import plain, uncompiled_copy
@@ -118,7 +118,7 @@ def tflite(
     with whole_file(path) as unfinished:
         unfinished.write_bytes(content)
     for remark in remarks:
-        warnings.warn(remark, stacklevel=2)
+        warnings.warn(LotteryWarning("{}", remark), stacklevel=2)
     return dataclasses.replace(found, path=path)
 
 

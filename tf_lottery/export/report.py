@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery.base.errors import ExportError
+from tf_lottery.base.errors import ExportError, LotteryWarning
 from tf_lottery.base.files import free, whole_folder
 from tf_lottery.export.comparison import Comparison, Exported, Metric, zeros_of
 from tf_lottery.export.formats import keras_file, plain, saved_model
@@ -217,5 +217,5 @@ def side_by_side(
         )
         (unfinished / "report.json").write_text(json.dumps(report.to_json(), indent=2) + "\n")
     for remark in report.remarks:
-        warnings.warn(remark, stacklevel=2)
+        warnings.warn(LotteryWarning("{}", remark), stacklevel=2)
     return report

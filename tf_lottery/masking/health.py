@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.errors import LotteryError, LotteryWarning
 from tf_lottery.masking import gradients, matrices, state
 from tf_lottery.masking.calls import called
 from tf_lottery.masking.gradients import Network, Probe
@@ -21,6 +21,13 @@ from tf_lottery.rules import patterns
 EXPLODED = 100  # times the loss of guessing
 EMPTIED = 0.05  # the share of its weights below which a kernel is all but empty
 SHOWN = 4  # kernels that a warning names
+SPARES = {  # what spares kernels of which too little is kept
+    "density": "a larger {density}",
+    "prune_fraction": "a smaller {prune_fraction}",
+    "scope": "{scope=layer}",
+    "exclude": "{exclude} for these kernels",
+    "min_per_kernel": "a larger {min_per_kernel}",
+}
 SCALES = ("gamma", "scale", "moving_variance")  # variables that are 1 where they change nothing; others are 0
 
 
@@ -88,10 +95,11 @@ class Watch:
     Args:
       model: The wrapped model, or a model with `MaskedLayer`s inside.
       structured: Whether whole channels or blocks are pruned, which leave channels without inputs and outputs.
+      ways: The arguments of the pruning that spare kernels, of those in SPARES; the warning names them.
     """
 
-    def __init__(self, model, *, structured: bool = False):
-        self._model, self._structured = model, structured
+    def __init__(self, model, *, structured: bool = False, ways: Sequence[str] = ("density", "exclude")):
+        self._model, self._structured, self._ways = model, structured, [SPARES[way] for way in ways]
         self._kernels = state.masked_kernels(model)
         self._connections: Connections | None = None
         self._told: set[tuple[str, str]] = set()
@@ -110,10 +118,11 @@ class Watch:
             "; ".join(words[:SHOWN]) + (f"; and {len(words) - SHOWN:,} more like this" if len(words) > SHOWN else "")
             for words in kinds.values()
         ]
+        first, *more = self._ways
+        ways = f"{', '.join([first, *more[:-1]])} or {more[-1]}" if more else first
+        sentence = f"of the weights of {{!r}} {{:.3g}} % are kept, and {{}}. {ways[:1].upper()}{ways[1:]} spares them."
         warnings.warn(
-            f"of the weights of {self._model.name!r} {100 * masks_lib.density(masks):.3g} % are kept, and {'; '.join(facts)}. A larger density (or "
-            "smaller prune_fraction), scope='layer', exclude= for these kernels, or in a search a larger min_per_kernel spares them.",
-            stacklevel=3,
+            LotteryWarning(sentence, self._model.name, 100 * masks_lib.density(masks), "; ".join(facts)), stacklevel=3
         )
 
     def _harm(self, masks: Mapping[str, np.ndarray]) -> dict[tuple[str, str], str]:

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.errors import LotteryError, LotteryWarning
 from tf_lottery.masking import weights
 from tf_lottery.masking.calls import has_weights
 from tf_lottery.masking.scope import StandIns
@@ -62,8 +62,11 @@ class Masked(keras.layers.Layer):
             gc.collect()  # a wrapper that nobody holds any more is in nobody's way
             for path, name in list(shared().items())[:1]:
                 warnings.warn(
-                    f"{path} is masked by another wrapper too, of {name!r}, and each holds a mask of its own: strip that one "
-                    "first, or wrap one model that holds both.",
+                    LotteryWarning(
+                        "{} is masked by another wrapper too, of {!r}, and each holds a mask of its own: strip that one first, or wrap "
+                        "one model that holds both.",
+                        *(path, name),
+                    ),
                     stacklevel=6,
                 )
 
@@ -75,8 +78,11 @@ class Masked(keras.layers.Layer):
         found = weights.prunable_kernels(self.inner, self._prunable, self._exclude)
         if forgotten := [kernel.path for kernel in found if id(kernel.variable) not in own]:
             warnings.warn(
-                f"{', '.join(forgotten)} of {self.name!r} stay dense, because they were not trainable when it was wrapped: wrap the "
-                "model that strip gives, or name them in prunable.",
+                LotteryWarning(
+                    "{} of {!r} stay dense, because they were not trainable when it was wrapped: wrap the model that strip gives, or "
+                    "name them in {prunable}.",
+                    *(", ".join(forgotten), self.name),
+                ),
                 stacklevel=4,
             )
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.errors import LotteryError, LotteryWarning
 from tf_lottery.masking.roles import Roles
 
 if keras.backend.backend() != "tensorflow":
@@ -282,19 +282,21 @@ def per_kernel(kernels: Sequence[Kernel], values: Mapping, name: str) -> dict:
       LotteryError: If no key fits a kernel; `name` says what the values are.
 
     Warns:
-      UserWarning: If `"output"` is a key and the model cannot be asked for its outputs: then it means the last kernel.
+      LotteryWarning: If `"output"` is a key and the model cannot be asked for its outputs: then it means the last kernel.
     """
-    outputs = _outputs(kernels, name) if "output" in values and kernels else set()
+    outputs = _outputs(kernels) if "output" in values and kernels else set()
     return {kernel.path: _first_fit(kernel, values, outputs, name) for kernel in kernels}
 
 
-def _outputs(kernels: Sequence[Kernel], name: str) -> set[str]:
+def _outputs(kernels: Sequence[Kernel]) -> set[str]:
     """The paths of the kernels that are outputs."""
     try:
         return {kernel.path for kernel in kernels if kernel.is_output}
     except LotteryError as error:
         last = kernels[-1].path
-        warnings.warn(f"{name}: the key 'output' is taken to mean the last kernel, {last}. {error}", stacklevel=4)
+        warnings.warn(
+            LotteryWarning("the key 'output' is taken to mean the last kernel, {}. {}", last, error), stacklevel=4
+        )
         return {last}
 
 

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.errors import LotteryError, LotteryWarning
 from tf_lottery.report import lines
 from tf_lottery.runs import comparison, study
 from tf_lottery.runs.study import MEASURED
@@ -60,7 +60,7 @@ class Study(study.Study):
         if complaints:
             import warnings
 
-            warnings.warn("\n".join(complaints), stacklevel=2)
+            warnings.warn(LotteryWarning("{}", "\n".join(complaints)), stacklevel=2)
         return _frame(rows)
 
     def ranking(self, density: float | None = None) -> Frame:

@@ -136,7 +136,7 @@ def find_ticket(
       LotteryError: If an argument is out of range or unknown, or the model has nothing to prune.
 
     Warns:
-      UserWarning: If a level's masks all but empty a kernel, leave channels without inputs or outputs, or let no signal pass; see
+      LotteryWarning: If a level's masks all but empty a kernel, leave channels without inputs or outputs, or let no signal pass; see
         `health.Watch`. If a logger fails; it is told no more.
 
     Examples:
@@ -208,7 +208,13 @@ def find_ticket(
             start = given[-1] if given else begin(masked, found)
         own: dict[str, Any] = {"steps": plan.steps, "search_steps": plan.search_steps, "asked": plan.asked}
         own["probe"] = probe if road == "regrow" else None
-        own["watch"] = health.Watch(masked, structured=scope in masks.CHANNEL_SCOPES)
+        ways = [
+            "prune_fraction" if density is None else "density",
+            *(["scope"] if scope == "global" else []),
+            "exclude",
+        ]
+        ways += [] if road == "gradual" else ["min_per_kernel"]
+        own["watch"] = health.Watch(masked, structured=scope in masks.CHANNEL_SCOPES, ways=ways)
         lottery = Lottery(masked, train, rounds, {**found, **_begun_with(start)}, start, given, rewind_to, **own)
         lottery.callbacks = log.callbacks
         yield from logged(ROADS[road](lottery), log, train) if log.loggers else ROADS[road](lottery)

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.errors import LotteryError, LotteryWarning
 from tf_lottery.masking import state, weights
 from tf_lottery.masking.compiling import compile_arguments
 from tf_lottery.masking.masked import unwrapped
@@ -72,13 +72,16 @@ class Gradually(PruneBySchedule):
         """Tells if the training ended before the last mask was taken.
 
         Warns:
-          UserWarning: If it did, as `EarlyStopping` makes it.
+          LotteryWarning: If it did, as `EarlyStopping` makes it.
         """
         if self._next is not None:
             density = masks_lib.density(state.get_masks(self.model))
             warnings.warn(
-                f"the training ended before its last pruning, which was due at step {self.last}, and the model keeps {100 * density:.3g} % of "
-                "its prunable weights: give EarlyStopping a start_from_epoch after it, or prune at once what fit returned.",
+                LotteryWarning(
+                    "the training ended before its last pruning, which was due at step {}, and the model keeps {:.3g} % of its "
+                    "prunable weights: give EarlyStopping a start_from_epoch after it, or prune at once what fit returned.",
+                    *(self.last, 100 * density),
+                ),
                 stacklevel=3,
             )
 

@@ -62,6 +62,7 @@ def _pruned(lottery: Lottery, level: int) -> Ticket:
             for path, density in densities.items()
         }
     pruning = PruneBySchedule(schedule, criterion=rounds.criterion, scope=rounds.scope, seed=rounds.seed)
+    pruning.watches = False  # the level that is trained with these masks tells
     trained = train_level(masked, lottery.train, lottery.begin, begins, steps, [pruning], level=level, search=True)
     masks = state.get_masks(masked)
     if all((mask == lottery.begin.masks[path]).all() for path, mask in masks.items()):

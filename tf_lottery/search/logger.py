@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from tf_lottery.base.errors import LotteryWarning
 from tf_lottery.base.files import whole_file
 from tf_lottery.tickets.ticket import Ticket
 
@@ -196,4 +197,4 @@ def _read(record: Path | None) -> dict[str, Any]:
 
 
 def _warn(sentence: str) -> None:
-    warnings.warn(sentence, stacklevel=2)
+    warnings.warn(LotteryWarning("{}", sentence), stacklevel=2)

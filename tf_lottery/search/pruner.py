@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tf_lottery.base.bounds import whole
-from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.errors import LotteryError, LotteryWarning
 from tf_lottery.masking import gradients, health, matrices, state, weights
 from tf_lottery.masking.gradients import Probe
 from tf_lottery.rules import criteria, masks, patterns
@@ -89,14 +89,17 @@ class Pruner:
         self.unserved = {kernel.path: why for kernel in kernels if (why := matrices.not_served(kernel))}
         if self.m_by_n and self.unserved:
             warnings.warn(
-                "sparsity_m_by_n serves matrices and two-dimensional convolutions; left dense: "
-                + ", ".join(f"{path} ({why})" for path, why in self.unserved.items()),
+                LotteryWarning(
+                    "{sparsity_m_by_n} serves matrices and two-dimensional convolutions; left dense: {}",
+                    ", ".join(f"{path} ({why})" for path, why in self.unserved.items()),
+                ),
                 stacklevel=3,
             )
         self.axes = state.channel_axes(model) if self.scope in masks.CHANNEL_SCOPES else None
         self.model, self.initial, self.probe = model, initial, probe
         structured = self.scope in masks.CHANNEL_SCOPES or self.block_size != (1, 1)
-        self.watch = health.Watch(model, structured=structured)
+        ways = ["density", *(["scope"] if self.scope == "global" else []), "exclude"]
+        self.watch = health.Watch(model, structured=structured, ways=ways)
 
     def shared_out(self, density: float) -> dict[str, float]:
         """The density of each kernel, if they are to have `density` together."""

@@ -90,7 +90,7 @@ def prune(
         compiled; the model is unchanged then.
 
     Warns:
-      UserWarning: If the masks all but empty a kernel, leave channels without inputs or outputs, or let no signal pass; see
+      LotteryWarning: If the masks all but empty a kernel, leave channels without inputs or outputs, or let no signal pass; see
         `health.Watch`. If a callback ended the training before the last mask.
 
     Examples:

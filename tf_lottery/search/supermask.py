@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from tf_lottery.base.container import digest
-from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.errors import LotteryError, LotteryWarning
 from tf_lottery.masking import gradients, state, weights, wrapping
 from tf_lottery.masking.gradients import Probe
 from tf_lottery.masking.learned import Learned, wrap
@@ -182,7 +182,7 @@ def train(
       LotteryError: If an argument is out of range. The model is as it was then, and so it is if `train` fails.
 
     Warns:
-      UserWarning: If the mask keeps no weight of a kernel.
+      LotteryWarning: If the mask keeps no weight of a kernel.
 
     Examples:
 
@@ -226,7 +226,10 @@ def train(
     wrapping.strip(masked)
     if empty := [path for path, mask in new.items() if not mask.any()]:
         warnings.warn(
-            f"the mask keeps no weight of {', '.join(empty)}: train for longer, at a larger rate, or from a larger density",
+            LotteryWarning(
+                "the mask keeps no weight of {}: train for longer, at a larger rate, or from a larger {density}",
+                ", ".join(empty),
+            ),
             stacklevel=2,
         )
     return Ticket(new, _start(masked, new, drawn), metrics=metrics, found=dict(masked.rule))

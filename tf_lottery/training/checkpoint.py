@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tf_lottery.base import container, guard
-from tf_lottery.base.errors import TicketError
+from tf_lottery.base.errors import LotteryWarning, TicketError
 
 FORMAT = "tf_lottery.checkpoint/1"
 EVERY = 60.0  # seconds
@@ -96,7 +96,7 @@ class Checkpoint:
           goes_on: Whether the data set can go on from there.
 
         Warns:
-          UserWarning: If the file is damaged or of another training, and renamed then, or the data set cannot.
+          LotteryWarning: If the file is damaged or of another training, and renamed then, or the data set cannot.
         """
         if self.writes:
             guard.remove_unfinished(self.path.parent)
@@ -121,8 +121,11 @@ class Checkpoint:
             return None
         if not goes_on(progress):
             warnings.warn(
-                f"the checkpoint {self.path} is of other batches than its data set gives now, as one that augments at random does; "
-                "its training starts anew",
+                LotteryWarning(
+                    "the checkpoint {} is of other batches than its data set gives now, as one that augments at random does; its "
+                    "training starts anew",
+                    self.path,
+                ),
                 stacklevel=2,
             )
             return None
@@ -140,8 +143,10 @@ class Checkpoint:
         if self.writes:
             aside = guard.set_aside(self.path)
             warnings.warn(
-                f"the checkpoint {self.path} {why} and is set aside as {aside.name}; its training starts anew"
-                f"{f' ({error})' if error else ''}",
+                LotteryWarning(
+                    "the checkpoint {} {} and is set aside as {}; its training starts anew{}",
+                    *(self.path, why, aside.name, f" ({error})" if error else ""),
+                ),
                 stacklevel=2,
             )
 

@@ -146,11 +146,13 @@ class Queue:
 
 def do(task: Task, folder: Path, send: Callable[[Event], None]) -> None:
     """Does a task in this process; what its display is told is sent as events."""
-    from tf_lottery.base.quiet import native_stderr_off
+    from tf_lottery.base.quiet import native_stderr_off, warnings_told
 
     with native_stderr_off():
         from tf_lottery.runs import experiment
-    task.work(experiment, folder, Relay(send))
+    relay = Relay(send)
+    with warnings_told(lambda sentence: relay.tell(f"warning: {sentence}")):
+        task.work(experiment, folder, relay)
 
 
 def begin(threads: int, plugins: Sequence[str], index: int = 0) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.errors import LotteryError, LotteryWarning
 from tf_lottery.masking import gradients, health, own_step, state, weights
 from tf_lottery.masking.gradients import Probe
 from tf_lottery.masking.layers import MaskedModel
@@ -199,8 +199,10 @@ class LotteryTicket(keras.callbacks.Callback):
             self._finish_level()
         else:
             warnings.warn(
-                f"fit ended in level {self._current.level} of {self.schedule.levels}, at step {step} of {self._length}; it can go on with "
-                "the same callback",
+                LotteryWarning(
+                    "fit ended in level {} of {}, at step {} of {}; it can go on with the same callback",
+                    *(self._current.level, self.schedule.levels, step, self._length),
+                ),
                 stacklevel=2,
             )
         if self._loggers:
@@ -243,7 +245,9 @@ class LotteryTicket(keras.callbacks.Callback):
             )
         self._check_length()
         self._model = model
-        self._watch = health.Watch(model, structured=self.options["scope"] in CHANNEL_SCOPES)
+        scope = self.options["scope"]
+        ways = ["prune_fraction", *(["scope"] if scope == "global" else []), "exclude"]
+        self._watch = health.Watch(model, structured=scope in CHANNEL_SCOPES, ways=ways)
         found = {key: getattr(self._rounds, key) for key in self.options}
         given = [list(pair) for pair in rates.items()] if isinstance(rates, Mapping) else rates
         found |= {"prune_fraction": given or list(schedule.fractions), "rewind_to": self.rewind_to}

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from tf_lottery.base.errors import LotteryError
+from tf_lottery.base.errors import LotteryError, LotteryWarning
 from tf_lottery.masking import state, weights
 from tf_lottery.rules import criteria
 from tf_lottery.rules import masks as masks_lib
@@ -92,6 +92,7 @@ class PruneBySchedule(BySchedule):
             "seed": seed,
         }
         self._pruner, self._options = Pruner(**options), names(**options)
+        self.watches = True  # at the end, over the masks that do harm
 
     def due(self, step: int, last: int | None) -> Iterator[tuple[int, dict]]:
         if self._pruner.model is not self.model:
@@ -137,27 +138,34 @@ class PruneBySchedule(BySchedule):
 
     def on_train_end(self, logs=None):
         super().on_train_end(logs)
-        self._pruner.watch(state.get_masks(self.model))
+        if self.watches:
+            self._pruner.watch(state.get_masks(self.model))
 
     def after_fit(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         """Tells what other callbacks of the `fit` kept from before the schedule's end: it is denser than the schedule says.
 
         Warns:
-          UserWarning: If `EarlyStopping` put earlier weights back, or `ModelCheckpoint` keeps an earlier model as the best.
+          LotteryWarning: If `EarlyStopping` put earlier weights back, or `ModelCheckpoint` keeps an earlier model as the best.
         """
         self._look_at_checkpoints()
         if (density := masks_lib.density(state.get_masks(self.model))) > self._reached:
             warnings.warn(
-                f"the model ends with {100 * density:.3g} % of its weights, though the schedule had come to {100 * self._reached:.3g} %: "
-                "earlier weights were put back, and their masks; give EarlyStopping a start_from_epoch after the last pruning.",
+                LotteryWarning(
+                    "the model ends with {:.3g} % of its weights, though the schedule had come to {:.3g} %: earlier weights were put "
+                    "back, and their masks; give EarlyStopping a start_from_epoch after the last pruning.",
+                    *(100 * density, 100 * self._reached),
+                ),
                 stacklevel=3,
             )
         for checkpoint in callbacks:
             kept = self._kept.get(id(checkpoint), (None, 0.0))[1]
             if kept > self._reached:
                 warnings.warn(
-                    f"the best model that ModelCheckpoint kept has {100 * kept:.3g} % of its weights, though the schedule had come to "
-                    f"{100 * self._reached:.3g} %: begin with it after the last pruning, in a second fit.",
+                    LotteryWarning(
+                        "the best model that ModelCheckpoint kept has {:.3g} % of its weights, though the schedule had come to "
+                        "{:.3g} %: begin with it after the last pruning, in a second fit.",
+                        *(100 * kept, 100 * self._reached),
+                    ),
                     stacklevel=3,
                 )
 
