@@ -11,6 +11,7 @@ from rich.console import Console
 
 from tf_lottery.bin import main
 from tf_lottery.bin.display import LevelDisplay, print_table, table
+from tf_lottery.bin.verify import ControlDisplay
 from tf_lottery.runs.outcome import Statistic, by_level
 from tf_lottery.runs.results import Run
 from tf_lottery.training.checkpoint import Checkpoint, Progress
@@ -175,6 +176,26 @@ def test_without_tensorboard_the_flag_says_what_to_install(tmp_path, capsys, mon
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main.dispatch(["find", f"--results_dir={tmp_path}", *SHORT, "--tensorboard=x"]) == 1
     assert "tf_lottery[tensorboard]" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_verification_tells_which_control_is_trained_and_of_how_many_trainings(terminal):
+    display = ControlDisplay([(0, 7), (0, 7), (0, 15)], 150)
+    shown = Console(file=io.StringIO(), width=80, force_terminal=terminal)
+    display.console = display.progress.live.console = shown
+    row = {"replicate": 0, "level": 7, "density": 0.2, "early_stop_step": 20, "early_stop_test_accuracy": 0.5}
+    display.control("reinit")
+    display.begin(0, 7, 0.2, 50)
+    display.done({**row, "final_test_accuracy": 0.5, "seconds": 1.0, "notes": None})
+    display.control("random_mask")
+    display.begin(0, 7, 0.2, 50)
+    shown.print(*([display.progress.get_renderable()] if terminal else []))
+    words = " ".join(shown.file.getvalue().split())
+    assert "training 1 of 3, new weights under its mask: replicate 0 level 7: density 20.00 %" in words
+    assert "1 of 3 trainings" in words if terminal else "training 2 of 3, its mask shuffled within" in words
+    display.line("instability", 0, 7)
+    shown.print(*([display.progress.get_renderable()] if terminal else []))
+    assert "between two trainings" in " ".join(shown.file.getvalue().split())
 
 
 def test_progress_tells_levels_replicates_and_steps():

@@ -62,7 +62,7 @@ class LevelDisplay:
     def begin(
         self, replicate: int, level: int, density: float | None, steps: int | None = None, search: bool = False
     ) -> Sequence:
-        self.steps, what = steps or 0, f"replicate {replicate}, {named(level, search)}"
+        self.steps, what = steps or 0, self.named(f"replicate {replicate}, {named(level, search)}")
         self.progress.reset(
             self.level,
             description=what if density is None else f"{what} ({100 * density:.3g} %)",
@@ -82,8 +82,16 @@ class LevelDisplay:
         self.progress.advance(self.all, steps)
 
     def done(self, row: Mapping[str, Any]) -> None:
+        line = self.named(line_of(row))
         self.finish(row)
-        self.console.print(line_of(row), highlight=False, soft_wrap=True)
+        self.say(line)
+
+    def named(self, words: str) -> str:
+        """What is said of a level, with what else it has to be known by."""
+        return words
+
+    def say(self, line: str) -> None:
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def tell(self, sentence: str) -> None:
         tell(sentence)

@@ -9,7 +9,7 @@ from tf_lottery.base.errors import LotteryError
 from tf_lottery.bin.flags import known_of
 
 FILES = ("keras", "data", "ticket", "calibration")
-REMEMBER = ("branch", "export", "report")  # what is said of a run that exists
+REMEMBER = ("branch", "verify", "export", "report")  # what is said of a run that exists
 
 
 def check_paths(argv: list[str]) -> None:

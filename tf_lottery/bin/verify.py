@@ -12,6 +12,7 @@ networks to RESULTS_DIR/NAME/branches; `tf-lottery report` draws them.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tf_lottery.base.errors import LotteryError
@@ -19,6 +20,7 @@ from tf_lottery.base.quiet import tensorflow_loading
 from tf_lottery.bin import main as main_lib
 from tf_lottery.bin.display import LevelDisplay, print_json, print_table
 from tf_lottery.bin.flags import Flags
+from tf_lottery.checks.verdict import LINES, NAMES
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import Settings, setting
 
@@ -38,6 +40,32 @@ class Verifying:
     quiet: bool = setting(False, "Show no progress, only the answer.")
 
 
+class ControlDisplay(LevelDisplay):
+    """Tells which control is trained, of how many trainings, and which line is measured."""
+
+    control_now = ""
+
+    def told(self) -> str:
+        return f"{self.levels - len(self.left)} of {self.levels} trainings"
+
+    def control(self, name: str) -> None:
+        self.control_now = NAMES[name]
+
+    def begin(self, replicate, level, density, steps=None, search=False) -> Sequence:
+        if not self.console.is_terminal:  # where no bar is shown
+            self.say(self.named(f"replicate {replicate}, level {level}, {steps:,} steps ..."))
+        return super().begin(replicate, level, density, steps, search)
+
+    def named(self, words: str) -> str:
+        return f"training {self.levels - len(self.left) + 1} of {self.levels}, {self.control_now}: {words}"
+
+    def line(self, name: str, replicate: int, level: int) -> None:
+        what = f"measuring the line {LINES[name]}: replicate {replicate}, level {level}"
+        self.progress.reset(self.level, description=what, total=None, visible=True, told="")
+        if not self.console.is_terminal:
+            self.say(f"{what} ...")
+
+
 def main(argv: list[str]) -> None:
     (place,) = Flags(__doc__, Verifying).parse(argv)
     if not place.name or not place.level:
@@ -55,7 +83,7 @@ def main(argv: list[str]) -> None:
         )
         return
     steps = len(todo.left) * (todo.base.steps or 0)
-    with LevelDisplay(todo.left, steps, quiet=place.quiet, aside=place.json) as display:
+    with ControlDisplay(todo.left, steps, quiet=place.quiet, aside=place.json) as display:
         found = verification.run_verify(run, todo, display, data_dir=place.data_dir)
     from tf_lottery.runs import verified
 

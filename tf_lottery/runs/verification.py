@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.checks import analysis, controls
@@ -16,9 +16,10 @@ from tf_lottery.checks.line import POINTS, Line
 from tf_lottery.checks.verdict import DENSE, OTHER_ORDER, TICKET, Measured, Verification
 from tf_lottery.masking import wrapping
 from tf_lottery.problems import data
+from tf_lottery.runs import levels as levels_lib
 from tf_lottery.runs import problem, verified
 from tf_lottery.runs.experiment import run_branch
-from tf_lottery.runs.levels import Display, Train, begun, missing_levels, origin, write
+from tf_lottery.runs.levels import Train, begun, missing_levels, origin, write
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import BranchSettings, Settings
 from tf_lottery.runs.sound import Sound
@@ -26,6 +27,16 @@ from tf_lottery.search.lottery import train_level
 from tf_lottery.tickets.ticket import Ticket
 
 METRIC = "early_stop_test_accuracy"
+
+
+class Display(levels_lib.Display, Protocol):
+    """What a verification tells about its progress."""
+
+    def control(self, name: str) -> None:
+        """The trainings that come are of that control, one of `verdict.NAMES`."""
+
+    def line(self, name: str, replicate: int, level: int) -> None:
+        """A line is measured, one of `verdict.LINES`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +117,7 @@ def run_verify(run: Run, todo: Plan, display: Display, *, data_dir: str | None =
     base, dataset = todo.base, None
     for name, settings in todo.branches.items():
         levels = sorted({level for _, level in todo.missing[name]})
+        display.control(name)
         if levels and settings is not None:
             run_branch(run, name, levels, settings, display, data_dir=data_dir)
         elif levels:
@@ -113,7 +125,7 @@ def run_verify(run: Run, todo: Plan, display: Display, *, data_dir: str | None =
             run_control(run, name, levels, base, dataset, display)
     dataset = dataset or data.load(base.dataset, data_dir)
     found = []
-    walked = {level: _walked(run, base, dataset, level, todo.not_run[level]) for level in todo.levels}
+    walked = {level: _walked(run, base, dataset, level, todo.not_run[level], display) for level in todo.levels}
     for level in todo.levels:
         lines, signs = walked[level]
         rows = _rows(run, todo, level)
@@ -157,7 +169,7 @@ def run_control(
     levels: Sequence[int],
     base: Settings,
     dataset: data.Dataset,
-    display: Display,
+    display: levels_lib.Display,
     replicate: int | None = None,
 ) -> None:
     """The controls that no `tf-lottery branch` trains: `inverted`, `other_order`, and levels trained again in their own order, `same_order`."""
@@ -190,7 +202,7 @@ def _inverted(run: Run, masked, train: Train, base: Settings, replicate: int, le
 
 
 def _walked(
-    run: Run, base: Settings, dataset: data.Dataset, level: int, not_run: Mapping[str, str]
+    run: Run, base: Settings, dataset: data.Dataset, level: int, not_run: Mapping[str, str], display: Display
 ) -> tuple[dict[str, list[Line]], list[float]]:
     """The lines of each replicate, and the signs that its ticket keeps."""
     lines: dict[str, list[Line]] = {}
@@ -205,6 +217,7 @@ def _walked(
         ticket = run.ticket(r, level)
         for name, other in others.items():
             if name not in not_run:
+                display.line(name, r, level)
                 end: Any = other(r)
                 if name == "instability":
                     analysis.check_differ(ticket, end)
