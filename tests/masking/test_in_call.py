@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tf_lottery as tfl
+from tf_lottery.base.errors import LotteryError
 from tf_lottery.masking.calls import called, takes_training
 from tf_lottery.masking.scope import StandIns
 
@@ -270,3 +271,23 @@ def test_stateless_call_returns_what_training_moved():
         assert all(np.array_equal(v, state[v.path]) for v in one.non_trainable_variables)
     for plain, wrapped in zip(*found):
         np.testing.assert_array_equal(plain, wrapped)
+
+
+def test_levels_begin_with_the_first_states_again():
+    """States of recurrent layers are no variables of the model, but every level starts from what the first one did."""
+    first = []
+
+    class First(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            first.append(float(tf.reduce_sum(tf.abs(self.model.layers[1].states[0].value))))
+
+    def train(model, callbacks):
+        model.compile("sgd", "mse")
+        return model.fit(S, S[:, 0, :1], batch_size=8, verbose=0, callbacks=[*callbacks, First()])
+
+    inputs = keras.Input(batch_shape=(8, 6, 4))
+    model = keras.Model(inputs, L.Dense(1)(L.GRU(3, stateful=True)(inputs)))
+    assert [t.level for t in tfl.find_ticket(model, train, levels=1, prune_fraction=0.5)] == [0, 1]
+    assert first == [0, 0]
+    with pytest.raises(LotteryError, match="carries its state from batch to batch"):
+        tfl.Trainer(S, S[:, 0, :1], steps=1, batch_size=8, loss="mse", metric="mae")(model)

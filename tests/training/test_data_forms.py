@@ -333,3 +333,18 @@ def test_what_is_refused_is_named_with_the_way_out(points):
     ):  # counts, or classes -1 and 1: accuracy would lie
         with pytest.raises(LotteryError, match=r"\(0 and 1 for a single output\)"):
             tfl.Trainer(x, labels, steps=1, loss="mse")(one)
+
+
+@pytest.mark.parametrize("frequency", [None, 3])
+def test_averages_of_the_optimizer_are_the_weights_at_the_end(points, frequency):
+    """As in `fit`, under the masks; and what is measured last is the network that results."""
+    data, how = batched(*points[:2]), {"use_ema": True, "ema_momentum": 0.9, "ema_overwrite_frequency": frequency}
+    models = [tfl.prune(classifier(), 0.5) for _ in range(2)]
+    models[0].compile(keras.optimizers.SGD(0.1, **how), CE(from_logits=True), metrics=["accuracy"], jit_compile=False)
+    models[0].fit(data, epochs=2, verbose=0)
+    trainer = tfl.Trainer(data, steps=8, optimizer=keras.optimizers.SGD(0.1, **how), test=data, jit_compile=False)
+    metrics = trainer(models[1])
+    same_weights(*models)
+    assert metrics["final_test_accuracy"] == pytest.approx(models[0].evaluate(data, verbose=0)[1])
+    for kernel, mask in zip(models[1].kernels, tfl.get_masks(models[1]).values()):
+        assert not np.asarray(kernel.variable)[mask == 0].any()

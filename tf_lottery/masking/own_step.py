@@ -20,9 +20,10 @@ import keras
 from tf_lottery.masking.weights import step_of
 
 STEP = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
+MAKERS = ("make_train_function", "make_test_function", "make_predict_function")
 ON_BATCH = ("train_on_batch", "test_on_batch", "predict_on_batch")
 OF_METRICS = ("reset_metrics", "get_metrics_result")
-METHODS = (*STEP, "compile", "fit", "evaluate", "predict", *ON_BATCH, "metrics", *OF_METRICS)
+METHODS = (*STEP, *MAKERS, "compile", "fit", "evaluate", "predict", *ON_BATCH, "metrics", *OF_METRICS)
 COMPILED = ("_loss_tracker", "_compile_metrics")  # metrics that a model has of Keras, once it is compiled
 HOOKS = [name for name in dir(keras.callbacks.Callback) if name.startswith("on_")]
 
@@ -51,7 +52,7 @@ def own_step(model: keras.layers.Layer) -> list[str]:
     names = own_methods(model)
     arguments = inspect.signature(model.compile).parameters if "compile" in names else {}
     named = [a.name for a in arguments.values() if a.kind not in (a.VAR_KEYWORD, a.VAR_POSITIONAL)]
-    return [name for name in names if name in STEP or (name == "compile" and not set(named) <= set(known))]
+    return [name for name in names if name in (*STEP, *MAKERS) or (name == "compile" and not set(named) <= set(known))]
 
 
 def _differs(model: keras.Model, name: str) -> bool:

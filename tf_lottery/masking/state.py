@@ -148,6 +148,9 @@ def assign(masked: MaskedModel | MaskedLayer, masks: Arrays, values: Mapping[str
     for path, variable in named_variables(masked).items():
         if path in values:  # a ticket of a tf_keras model knows no random states
             variable.assign(values[path])
+    for layer in weights.sublayers(masked):
+        if getattr(layer, "stateful", False):
+            layer.reset_state()  # of recurrent layers, which are no variables of the model
 
 
 def check_masks_are_set(part: Masked) -> None:

@@ -12,6 +12,7 @@ from tf_lottery.base.errors import DataError, LotteryError
 from tf_lottery.masking.calls import called
 from tf_lottery.masking.masked import unwrapped
 from tf_lottery.masking.own_step import own_step
+from tf_lottery.masking.weights import sublayers
 from tf_lottery.training.examples import Examples, check_metric, rows_of, size_of
 from tf_lottery.training.objective import Objective, Wanted, are_probabilities, number
 
@@ -31,6 +32,11 @@ def check_model(model: keras.Model, examples: Examples) -> None:
         raise LotteryError(
             f"Expected a model that Trainer's own step can train, but {plain.name!r} brings {steps[0]}: give find_ticket a function "
             "around model.fit, which trains by it."
+        )
+    if carrying := [layer.name for layer in sublayers(plain) if getattr(layer, "stateful", False)]:
+        raise LotteryError(
+            f"Expected a model that Trainer, which shuffles examples, can train, but {carrying[0]!r} of {plain.name!r} carries its state from "
+            "batch to batch: give find_ticket a function around model.fit."
         )
     shape = getattr(plain, "input_shape", None)
     if keras.tree.is_nested(x) or not isinstance(shape, tuple) or not all(isinstance(a, int | None) for a in shape):

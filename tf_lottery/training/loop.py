@@ -82,6 +82,11 @@ class Loop:
                 return variable.path
         return None
 
+    def finish(self) -> None:
+        """What `fit` does at its end: of an optimizer with `use_ema` the averages are the weights now, under the masks."""
+        self.optimizer.finalize_variable_values(self.trained)
+        self._mask()
+
     def assign(self, values: list[np.ndarray]) -> None:
         for variable, value in zip(self.plain.variables, values):
             variable.assign(value)
@@ -118,11 +123,14 @@ class Loop:
             total, *present = self.replicas.total([total, *present])
             gradients = [g if g is None else present.pop(0) for g in gradients]
         self.optimizer.apply(gradients, self.trained)
-        for v in self.trained:  # optimizers that mix the weights of a kernel, and weight decay, move pruned weights too
+        self._mask()  # optimizers that mix the weights of a kernel, and weight decay, move pruned weights too
+        return total
+
+    def _mask(self):
+        for v in self.trained:
             if id(v) in self.masks:
                 kept = v.value * self.masks[id(v)].value
                 v.assign(kept + self.held[id(v)].value if id(v) in self.held else kept)
-        return total
 
     def _batch(self, examples, rows, step, seed):
         """This replica's part of a batch, and its share of the examples. All replicas augment the whole batch alike."""

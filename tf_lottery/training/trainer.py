@@ -295,6 +295,8 @@ class Trainer:
             for callback in callbacks:
                 if hasattr(callback, "on_stretch_end"):
                     callback.on_stretch_end(step)
+            if step == steps:
+                loop.finish()
             row = {}
             if step % self.eval_every == 0 or step == steps:
                 mean = sum(n * value for n, value in progress.losses) / sum(n for n, _ in progress.losses)
