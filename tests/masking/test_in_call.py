@@ -259,6 +259,27 @@ def test_scopes_within_scopes():
     assert float(seen) == 31 and float(stateless.get_current_value(seen)) == 6
 
 
+def test_arguments_are_those_of_what_is_wrapped():
+    class Two(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other = L.Dense(3), L.Dense(3)
+
+        def call(self, features, more=None, scale=1.0, training=None):
+            return scale * (self.one(features) if more is None else self.one(features) + self.other(more))
+
+    model, attention = Two(), L.MultiHeadAttention(2, 3)
+    model(X, more=X)
+    masked = tfl.wrap(model)
+    for args, kwargs in (((X, X), {"scale": 2.0}), ((X,), {"scale": 3.0}), ((), {"features": X, "more": X})):
+        np.testing.assert_array_equal(masked(*args, **kwargs), model(*args, **kwargs))
+    with pytest.raises(LotteryError, match="several inputs, has none yet: build it"):
+        tfl.MaskedLayer(attention)(S, S)
+    expected = attention(S, S, return_attention_scores=True)
+    found = tfl.MaskedLayer(attention)(query=S, value=S, return_attention_scores=True)
+    assert all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
 def test_stateless_call_returns_what_training_moved():
     model = keras.Sequential([keras.Input((16,)), L.Dense(4), L.BatchNormalization(), L.Dropout(0.5, seed=1)])
     found = []

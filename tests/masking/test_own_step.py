@@ -268,6 +268,7 @@ def test_a_step_or_a_metric_that_only_this_model_has_is_its_own():
 def test_the_private_names_of_keras_are_where_they_were():
     model = net(2)
     assert model._call_has_training_arg is True
+    assert list(model._call_signature.parameters)[:2] == ["inputs", "training"]
     optimizer = keras.optimizers.Adam()
     optimizer.build(model.trainable_variables)
     assert [v.path for v in optimizer._trainable_variables] == [v.path for v in model.trainable_variables]

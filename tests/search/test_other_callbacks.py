@@ -38,6 +38,27 @@ def test_reduce_lr_on_plateau_begins_anew_with_each_level(masked, blobs):
     assert rates[5:8] == rates[1:4] == rates[9:12]
 
 
+def test_levels_end_with_the_averages_that_the_optimizer_keeps(dense_net, blobs):
+    """As a `fit` of each level ends."""
+
+    def averages():
+        return keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9)
+
+    def train(model, callbacks):
+        model.compile(averages(), CE)
+        return model.fit(*blobs, batch_size=100, epochs=4, verbose=0, shuffle=False, callbacks=callbacks)
+
+    keras.utils.set_random_seed(1)
+    one = tfl.wrap(dense_net())
+    one.compile(averages(), CE)
+    found = search()
+    one.fit(*blobs, batch_size=100, epochs=12, verbose=0, shuffle=False, callbacks=[found])
+    keras.utils.set_random_seed(1)
+    for ticket, other in zip(found.tickets, tfl.find_ticket(dense_net(), train, levels=2, prune_fraction=0.5)):
+        for value, expected in zip(ticket.final.values(), other.final.values(), strict=True):
+            np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_steps_of_a_training_before_the_model_was_wrapped_do_not_count(dense_net, blobs):
     """A trained model, compiled itself, is wrapped and pruned while it trains on: the schedule begins at step 0."""
     model, density = dense_net(), []

@@ -39,6 +39,7 @@ class MaskedLayer(Masked, keras.layers.Wrapper):
         super().__init__(layer, dtype=layer.variable_dtype, autocast=False, **{"name": layer.name, **kwargs})
         self._prunable, self._exclude, self._holds, self._held = prunable, exclude, held, None
         self.supports_masking = layer.supports_masking
+        self._takes_what_the_model_takes()
         if layer.built:
             self.build()
 
@@ -72,6 +73,7 @@ class MaskedModel(Masked, keras.Model):
         self.model = model
         self._prunable, self._exclude, self._holds, self._held = prunable, exclude, held, None
         self.supports_masking = model.supports_masking
+        self._takes_what_the_model_takes()
         self._call_has_training_arg = takes_training(model)  # Keras asks this before it passes `training` in a step
         self.brings_its_step = bool(own_methods(model))
         if has_weights(model):

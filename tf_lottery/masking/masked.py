@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import inspect
 import warnings
 import weakref
 from collections.abc import Callable
@@ -126,14 +127,27 @@ class Masked(keras.layers.Layer):
             if isinstance(regularizer := kernel.variable.regularizer, _Regularizer):
                 kernel.variable.regularizer = regularizer.first
 
+    def _takes_what_the_model_takes(self) -> None:
+        """Has Keras read the arguments of a call as those of what is wrapped: tensors, masks, and what is neither."""
+        theirs = self.inner._call_signature
+        parameters = dict(theirs.parameters)
+        last = [parameters.pop(name) for name, p in theirs.parameters.items() if p.kind is p.VAR_KEYWORD]
+        parameters.setdefault("training", inspect.Parameter("training", inspect.Parameter.KEYWORD_ONLY, default=None))
+        self._call_signature = theirs.replace(parameters=[*parameters.values(), *last])
+
     def build(self, input_shape=None) -> None:
         if not has_weights(self.inner):
+            needed = [p for p in inspect.signature(self.inner.build).parameters.values() if p.default is p.empty]
+            if sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in needed) > 1:
+                raise LotteryError(
+                    f"Expected a layer with weights, but {self.inner.name!r}, which takes several inputs, has none yet: build it or call it on data first."
+                )
             self.inner.build_from_config({"input_shape": input_shape})
         if not self.kernels:
             self._add_masks()
         self.built = True
 
-    def call(self, inputs, *args, training=None, **kwargs):
+    def call(self, *args, training=None, **kwargs):
         values = [
             (kernel.variable, functools.partial(self.effective, index, bool(training)))
             for index, kernel in enumerate(self.kernels)
@@ -143,7 +157,7 @@ class Masked(keras.layers.Layer):
                 training  # `stateless_call` opens no call context, through which it would reach the layers
             )
         with StandIns(values) as scope:
-            outputs = self.inner(inputs, *args, **kwargs)
+            outputs = self.inner(*args, **kwargs)
         for loss in scope.losses:
             self.add_loss(loss)
         return outputs

@@ -340,6 +340,10 @@ class LotteryTicket(keras.callbacks.Callback):
     def _finish_level(self) -> None:
         if self._finished:
             return
+        if (optimizer := self.model.optimizer).built:
+            optimizer.finalize_variable_values(
+                state.built_with(optimizer)
+            )  # puts averages in place, as fit does at its end
         if self.early_stopping:
             self.early_stopping.on_train_end()  # restores the best weights, if it was asked to
         settle(self.model)
