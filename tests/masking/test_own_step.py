@@ -265,6 +265,32 @@ def test_a_step_or_a_metric_that_only_this_model_has_is_its_own():
     assert own_step.own_methods(Teacher()) == ["train_step", "metrics"]
 
 
+def test_levels_of_a_model_whose_optimizer_has_another_name():
+    class Other(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.out = L.Dense(1)
+
+        def call(self, x):
+            return self.out(x)
+
+        def compile(self, own):
+            super().compile(optimizer=None)
+            self.own = own
+
+        def train_step(self, x):
+            with tf.GradientTape() as tape:
+                loss = keras.ops.mean((self(x) - x[:, :1]) ** 2)
+            self.own.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+            return {"loss": loss}
+
+    masked = tfl.wrap(built(Other(), X))
+    masked.compile(keras.optimizers.SGD(0.1))
+    search = tfl.callbacks.LotteryTicket(tfl.LotterySchedule(levels=1, steps_per_level=4, prune_fraction=0.5))
+    masked.fit(X, batch_size=16, epochs=2, verbose=0, callbacks=[search])
+    assert [ticket.density for ticket in search.tickets] == [1, 0.5]
+
+
 def test_the_private_names_of_keras_are_where_they_were():
     model = net(2)
     assert model._call_has_training_arg is True

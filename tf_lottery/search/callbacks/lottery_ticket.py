@@ -340,7 +340,8 @@ class LotteryTicket(keras.callbacks.Callback):
     def _finish_level(self) -> None:
         if self._finished:
             return
-        if (optimizer := self.model.optimizer).built:
+        optimizer = getattr(self.model, "optimizer", None)  # a model with a step of its own may have none of this name
+        if optimizer is not None and optimizer.built:
             optimizer.finalize_variable_values(
                 state.built_with(optimizer)
             )  # puts averages in place, as fit does at its end
