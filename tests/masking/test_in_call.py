@@ -312,3 +312,27 @@ def test_levels_begin_with_the_first_states_again():
     assert first == [0, 0]
     with pytest.raises(LotteryError, match="carries its state from batch to batch"):
         tfl.Trainer(S, S[:, 0, :1], steps=1, batch_size=8, loss="mse", metric="mae")(model)
+
+
+def test_layers_that_recompute_are_trained_by_trainer_and_told_in_fit():
+    class Recomputed(L.Layer):
+        def __init__(self):
+            super().__init__()
+            self.dense = L.Dense(4)
+
+        def build(self, shape):
+            self.dense.build(shape)
+
+        def call(self, x):
+            return keras.remat(lambda x: self.dense(x))(x)
+
+    layer = Recomputed()
+    masked = tfl.prune(keras.Sequential([keras.Input((16,)), layer, L.Dense(1)]), 0.5)
+    before = layer.dense.kernel.numpy()
+    masked.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match="Gradients do not exist for variables.*kernel"):
+        masked.fit(X, X[:, :1], verbose=0)
+    tfl.Trainer(X, X[:, :1], steps=1, loss="mse", metric="mae")(masked)
+    moved = layer.dense.kernel.numpy() - before
+    (mask, _) = tfl.get_masks(masked).values()
+    assert moved[mask == 1].any() and not moved[mask == 0].any()
