@@ -225,7 +225,7 @@ def test_a_damaged_spec_or_ticket_is_named(finished, tmp_path, capsys):
     spec = (finished / "short" / "spec.json").read_text()
     (tmp_path / "short" / "spec.json").write_text(spec.replace('"seed": 0', '"seed": 1'))
     assert call("find", f"--results_dir={tmp_path}", "--name=short", *SHORT) == 1
-    assert "spec.json, but it cannot be read (it is not as it was written)" in capsys.readouterr().err
+    assert "spec.json, but it cannot be read (it is not as it was written: " in capsys.readouterr().err
     (tmp_path / "short" / "spec.json").write_text(spec)
     level = tmp_path / "short" / "replicate_0" / "level_00"
     level.mkdir(parents=True)

@@ -122,7 +122,9 @@ def test_a_run_remembers_its_data_folder_and_plugins(tmp_path, monkeypatch):
     done = fresh("find", *short, *own)
     assert done.returncode == 0, done.stderr
     run = Run.at("results", "own")
-    assert run.begun_with() == {"data_dir": "../../prepared", "plugins": ["../../mine/c_plugin.py"]}
+    begun = run.begun_with()
+    assert begun.pop("code").keys() == {"criterion", "dataset"} and len(begun.pop("data")) == 64
+    assert begun == {"data_dir": "../../prepared", "plugins": ["../../mine/c_plugin.py"]}
     assert str(tmp_path) not in (run.folder / "spec.json").read_text()
     words = early.remembered("branch", ["--name=own"])
     assert words == ["--name=own", "--plugin=mine/c_plugin.py", "--data_dir=prepared"]

@@ -92,6 +92,13 @@ def test_each_level_is_told_once_whoever_trained_it(tmp_path, notebook, monkeypa
     assert call(*branch) == 0
     assert levels(read()) == [("b/reinit/replicate_0", k) for k in (1, 2)]  # the first was heard, and not answered
 
+    study = [*place, "--name=s", "--criterion=large_final,random"]
+    assert call(*study) == 0 and read() == []
+    capsys.readouterr()
+    assert call(*study, *flags) == 0  # nothing is left to train, and all of it to tell
+    assert levels(read()) == [(f"s+criterion={c}/replicate_0", k) for c in ("large_final", "random") for k in range(3)]
+    assert "All runs were finished already; nothing was trained." in capsys.readouterr().out
+
     assert call(*place, "--name=c", "--logger=nobody") == 1 and "name of a logger" in capsys.readouterr().err
     assert not (tmp_path / "r" / "c").exists()
     assert call(*place, "--name=c", "--executor=ray", *flags) == 1 and "--executor=local" in capsys.readouterr().err

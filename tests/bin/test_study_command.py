@@ -1,15 +1,20 @@
 """A study from the command line: its plan, its one table, and that nothing is trained twice under any name."""
 
 import json
+import linecache
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from commands import call, same, tickets
 
 from tf_lottery.bin import dry_run
+from tf_lottery.problems import data
+from tf_lottery.rules import criteria
 from tf_lottery.runs import gathering, study
 from tf_lottery.training.trainer import Trainer
 
@@ -78,8 +83,10 @@ def test_a_study_grows_and_shrinks_and_trains_nothing_twice(tmp_path, monkeypatc
     assert call("report", f"--results_dir={tmp_path}", "--name=s*", f"--output={tmp_path / 'out'}") == 0
 
 
-def test_a_study_that_cannot_begin_leaves_no_plan(tmp_path, capsys):
-    assert call("find", f"--results_dir={tmp_path}", "--name=s", "--criterion=nothing,nada") == 1
+@pytest.mark.parametrize("values", ["criterion=nothing,nada", "criterion=random,movment", "scope=layer,globl"])
+def test_a_study_that_cannot_begin_leaves_no_plan(tmp_path, values):
+    """A name that is not known is found before the first of its runs is trained."""
+    assert call("find", f"--results_dir={tmp_path}", "--name=s", f"--{values}") == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -125,6 +132,55 @@ def test_a_damaged_plan_is_named(tmp_path, text):
     (tmp_path / "s" / gathering.PLAN).write_text(text)
     with pytest.raises(ValueError, match=r"plan of a study in .*study.json, but it cannot be read"):
         study.read([tmp_path / "s"])
+
+
+def test_an_edited_function_and_other_data_are_refused(tmp_path, monkeypatch, capsys):
+    """A run goes on with what it was begun with: else the levels of two criteria, or of two data sets, lie in one table."""
+    module = ModuleType("of_ones_own")
+    monkeypatch.setitem(sys.modules, "of_ones_own", module)
+    monkeypatch.setattr(criteria.registry, "_functions", dict(criteria.registry._functions))
+    monkeypatch.setattr(data.registry, "_functions", dict(data.registry._functions))
+
+    def written(text, **registries):
+        path = tmp_path / "of_ones_own.py"
+        path.write_text(text)
+        module.__file__ = str(path)
+        exec(compile(text, path, "exec"), vars(module))
+        linecache.checkcache()
+        for name, registry in registries.items():
+            registry._functions[name] = getattr(module, name)
+
+    rule = "def own_rule(initial, final, *, rng):\n    return abs(final)\n"
+    load = "def own_data():\n    return load(Path(__file__).with_suffix('.txt').read_text())\n"
+    (tmp_path / "of_ones_own.txt").write_text("mnist1d")
+    vars(module).update(load=data.load, Path=Path)
+    place = [
+        "find",
+        PLUGIN,
+        "--model=tiny",
+        "--replicates=1",
+        f"--results_dir={tmp_path / 'results'}",
+        "--dataset=own_data",
+    ]
+    place += ["--name=s", "--criterion=own_rule,random", "--quiet"]
+    written(rule + load, own_rule=criteria.registry, own_data=data.registry)
+    assert call(*place, "--levels=1") == 0
+    capsys.readouterr()
+    written(rule.replace("abs(final)", "-abs(final)") + load, own_rule=criteria.registry)
+    for levels in (1, 2):
+        assert call(*place, f"--levels={levels}") == 1
+        assert "Expected the criterion 'own_rule' that" in (said := capsys.readouterr().err) and "edited since" in said
+    written("# a comment\n" + rule + load, own_rule=criteria.registry, own_data=data.registry)
+
+    def others(name):
+        whole = data.load("mnist1d")
+        return data.Dataset((whole.train[0] + 1, whole.train[1]), whole.validation, whole.test, classes=10)
+
+    vars(module).update(load=partial(others))  # what no text of the function tells
+    assert call(*place, "--levels=2") == 1
+    assert "the data set of that name gives others now" in capsys.readouterr().err
+    vars(module).update(load=data.load)
+    assert call(*place, "--levels=2") == 0
 
 
 ACTIVATED = """

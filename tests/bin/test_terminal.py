@@ -219,3 +219,31 @@ def test_progress_tells_levels_replicates_and_steps():
     assert "replicate 0, level 0 (100 %)" in shown and shown.count("left") == 2
     display.done({**row, "level": 1, "final_test_accuracy": 0.5, "seconds": 1.0})
     assert display.told() == "2 of 3 levels, 1 of 2 replicates"
+
+
+def test_a_study_tells_once_what_masks_do_harm_and_in_a_line(tmp_path, capfd):
+    place = [
+        f"--results_dir={tmp_path}",
+        "--name=s",
+        "--model=residual_mlp",
+        "--criterion=random,small_final",
+        "--quiet",
+    ]
+    place += [
+        "--levels=1",
+        "--replicates=2",
+        "--steps=10",
+        "--eval_every=5",
+        "--test_every=10",
+        "--prune_fraction=0.995",
+    ]
+    assert main.dispatch(["find", *place, "--workers=2"]) == 0
+    said = capfd.readouterr().err.splitlines()
+    assert all(line.startswith("tf-lottery: ") for line in said) and "UserWarning" not in "".join(said)
+    harm = [line for line in said if "of the weights of" in line]
+    assert (
+        harm
+        and len(harm) < 4
+        and re.match(r"tf-lottery: s\+criterion=\w+, replicate \d: warning: of the weights", harm[0])
+    )
+    assert re.fullmatch(rf"tf-lottery: {4 - len(harm)} more masks? do(es)? the like to .*", said[-1])

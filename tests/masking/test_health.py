@@ -100,7 +100,7 @@ def told(make) -> list[str]:
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         make()
-    return [str(w.message) for w in seen if w.category is tfl.LotteryWarning and "are kept" in str(w.message)]
+    return [str(w.message) for w in seen if issubclass(w.category, tfl.LotteryWarning) and "are kept" in str(w.message)]
 
 
 def small_in_the_middle():
@@ -183,6 +183,17 @@ def test_a_search_tells_each_thing_once(blobs):
     assert sum("net/small/kernel keeps" in words for words in seen) == 1
     assert sum("channels of net/small/kernel have no inputs" in words for words in seen) == 1
     assert not any("net/small" in words for words in search(exclude="small"))
+
+
+def test_a_warning_points_at_the_line_that_called_this_package_and_says_what_it_is_about():
+    def train(model, callbacks):
+        return {}
+
+    with pytest.warns(health.MaskWarning) as seen:
+        list(tfl.find_ticket(small_in_the_middle(), train, levels=1, prune_fraction=0.8, scope="global"))
+    assert {warning.filename for warning in seen} == {__file__}
+    (warning,) = seen
+    assert {"emptied net/small/kernel", "inputs net/small/kernel"} <= set(warning.message.about)
 
 
 @pytest.mark.parametrize("road", ["gradual", "one fit"])

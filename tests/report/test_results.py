@@ -45,7 +45,7 @@ def test_a_table_has_a_column_for_what_varies_and_a_row_for_each_level(sweep, wi
         "level": 1,
         "density": 0.8,
         "trainings": 2,
-        "steps": None,
+        "steps": 1500,
         "early_stop_step": 490,
         "early_stop_validation_accuracy": 0.923,
         "early_stop_test_accuracy": 0.921,
@@ -89,6 +89,32 @@ def test_a_ranking_pairs_seeds(sweep, without_pandas):
     assert {row["level"] for row in asked} == {2} and asked[1]["to_best"] == pytest.approx(-0.0004 - 0.001 / 3)
     with pytest.raises(tfl.LotteryError, match="density in"):
         tfl.results.load(sweep).ranking(density=2)
+
+
+def test_what_is_not_finished_is_not_ranked_and_no_mean_is_over_fewer_replicates(tmp_path, without_pandas):
+    """The dense network is no answer at a density, nor is a level far from it, and a replicate alone is not drawn among means."""
+    for criterion in ("random", "movement", "snip"):
+        write_tables(tmp_path / f"s+criterion={criterion}", criterion=criterion)
+    for criterion, least in (("movement", 1), ("snip", 2)):  # of replicates 1 and 2
+        path = tmp_path / f"s+criterion={criterion}" / "summary.csv"
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join([x for x in lines if x[0] in "r0" or int(x.split(",")[1]) < least]) + "\n")
+    loaded = tfl.results.load(tmp_path / "s")
+    assert {row["criterion"]: row["level"] for row in loaded.ranking(density=0.5)} == {"random": 3, "snip": 1}
+    assert [row["criterion"] for row in loaded.ranking(density=0.38)] == ["random"]
+    assert {row["level"] for row in loaded.ranking(density=1)} == {0}
+    said = comparison.remarks(loaded, [0.38])
+    assert (
+        "movement is not ranked at 38 % of the weights: no pruned level within a factor of 2 of that is finished"
+        in " ".join(said)
+    )
+    assert comparison.unranked(loaded) == [
+        "movement is not ranked: no pruned level is finished in all of its replicates."
+    ]
+    assert "s+criterion=snip: replicates 1-2 have 2 of 4 levels so far." in loaded.notes
+    axes = loaded.plot("early_stop_test_accuracy", "density")
+    drawn = {line.get_label(): len(line.get_xdata()) for line in axes.get_lines()}
+    assert drawn == {"random": 4, "movement": 1, "snip": 2}
 
 
 def test_intervals_are_those_of_student():

@@ -10,8 +10,9 @@ What stands here, and after a colon the names that other rooms take from it:
     hints       what somebody may have meant who wrote a name that is not known: did_you_mean
     quiet       what libraries print, kept off the screen: silenced, native_stderr_off,
                 native_stderr_off_but_python, only_errors_of, tensorflow_loading,
-                warnings_told
+                warnings_told; where a warning is to point: outside
     registry    functions under names, the same for criteria, models and the rest: Registry, import_plugin
+    source      what a function of one's own is, by its text: digest
     student     Student's t, for tests and intervals over few replicates: CONFIDENCE, quantile, reach, two_sided
     table       a table on a terminal, in Markdown and in HTML: Table, in_text
     container   named arrays and a header in one file that is safe to open, under tickets and checkpoints: digest

@@ -8,7 +8,7 @@ import os
 import sys
 import sysconfig
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tf_lottery.base.errors import LotteryWarning
@@ -93,6 +93,18 @@ def only_errors_of(name: str) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def outside(libraries: Sequence[str] = ("tf_lottery", "keras", "tensorflow")) -> int:
+    """The `stacklevel` of a warning that is to point at the line that called this package.
+
+    >>> outside(libraries=())
+    1
+    """
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in libraries:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ class Table:
       rows: As many cells in each.
       note: What is said of it where there is room.
       words: The columns, beside the first, that are words too.
+      whole: How many columns, from the first on, a narrow terminal does not break.
 
     >>> print(Table(["", "bytes"], [["dense", "1,000"], ["pruned", "90"]], "").markdown(), end="")
     | | bytes |
@@ -32,6 +33,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     note: str = ""
     words: Sequence[int] = ()
+    whole: int = 0
 
     def markdown(self) -> str:
         ends = ["---" if column in (0, *self.words) else "--:" for column in range(len(self.headings))]
@@ -58,7 +60,8 @@ class Table:
         shown = RichTable()
         for column, heading in enumerate(self.headings):
             justify = "left" if column in (0, *self.words) else "right"
-            shown.add_column(Text(heading), justify=justify, overflow="fold")  # type: ignore[arg-type]  # rich names the two
+            whole = column < self.whole
+            shown.add_column(Text(heading), justify=justify, overflow="fold", no_wrap=whole)  # type: ignore[arg-type]  # rich names the two
         for cells in self.rows:
             shown.add_row(*(Text(cell) for cell in cells))
         return shown

@@ -75,7 +75,8 @@ def main(argv: list[str]) -> None:
         arguments = {"name": name, "levels": tuple(levels), "settings": settings, "data_dir": place.data_dir}
         arguments |= {"loggers": place.loggers}
         trainings = each_of(missing(branches[path]), base.steps or 0)
-        todo += tasks.tasks_of(path, "run_branch", trainings, of=run.name, **arguments)
+        also = place.told_too(base.replicates)
+        todo += tasks.tasks_of(path, "run_branch", trainings, of=run.name, also=also, **arguments)
     training.at_once(place, workers, todo, branches, argv, TELLING)
 
 

@@ -36,7 +36,7 @@ class LevelDisplay:
         quiet: bool = False,
         aside: bool = False,
     ):
-        self.console = Console(file=sys.stderr if aside else sys.stdout, quiet=quiet)
+        self.console, self.once = Console(file=sys.stderr if aside else sys.stdout, quiet=quiet), Once()
         self.progress = progress_on(self.console)
         self.left, self.levels, self.steps, self.taken = list(left), len(left), 0, Counter[str]()
         self.replicates = len({replicate for replicate, _ in left})
@@ -49,6 +49,7 @@ class LevelDisplay:
 
     def __exit__(self, *_) -> None:
         self.progress.stop()
+        self.once.count()
         print_reused(self.console, self.taken)
 
     def told(self) -> str:
@@ -93,8 +94,8 @@ class LevelDisplay:
     def say(self, line: str) -> None:
         self.console.print(line, highlight=False, soft_wrap=True)
 
-    def tell(self, sentence: str) -> None:
-        tell(sentence)
+    def tell(self, sentence: str, about: Sequence[str] = ()) -> None:
+        self.once(sentence, about)
 
     def finish(self, row: Mapping[str, Any]) -> None:
         """Counts a level as finished."""
@@ -142,6 +143,26 @@ def line_of(row: Mapping[str, Any]) -> str:
 def tell(sentence: str) -> None:
     """Says what nobody should miss, on stderr, where it is seen whatever was asked for."""
     print(f"tf-lottery: {sentence}", file=sys.stderr)
+
+
+class Once:
+    """Says what nobody should miss, and of each thing once in a command: how often it came again is said at the end."""
+
+    def __init__(self):
+        self.told, self.again = set(), 0
+
+    def __call__(self, sentence: str, about: Sequence[str] = ()) -> None:
+        if about and self.told.issuperset(about):
+            self.again += 1
+            return
+        self.told.update(about)
+        tell(sentence)
+
+    def count(self) -> None:
+        if self.again:
+            tell(
+                f"{self.again} more mask{'s do' if self.again > 1 else ' does'} the like to the kernels that were named."
+            )
 
 
 def display_of(place, left: Sequence[tuple[int, int]], steps: int, chief: bool) -> LevelDisplay:

@@ -11,7 +11,7 @@ import dataclasses
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ def show(
     quiet: bool = False,
     road: str | None = None,
     known: int = 0,
+    said: Set[str] = frozenset(),
 ) -> dict[str, Any]:
     """Prints the plan of a run, of whose levels so many are finished, of so many, and returns it; nothing is written.
 
@@ -58,6 +59,7 @@ def show(
       quiet: Print nothing.
       road: What is said of the search.
       known: How many more trainings are not done again, because another run has them.
+      said: What was said already of where estimates are from.
     """
     begun = sum(_reached(run.checkpoint(each.replicate, each.level, each.search)) for each in todo)
     steps = sum(each.steps for each in todo) - begun
@@ -76,22 +78,23 @@ def show(
     each = " and ".join(f"{count} of {length:,} steps" for length, count in sorted(lengths.items(), reverse=True))
     if len(lengths) < 2:
         each = f"of {todo[0].steps:,} steps" if todo else ""
-    print(
-        f"To do: {len(todo)} trainings{' ' if len(lengths) < 2 else ', '}{each}, {steps:,} steps in all".replace(
-            "  ", " "
-        )
-    )
+    if not todo:
+        print("To do: 0 trainings")
+    else:
+        print(f"To do: {len(todo)} trainings{' ' if len(lengths) < 2 else ', '}{each}, {steps:,} steps in all")
     if known:
         print(f"Not trained again: {known} more, which other runs have, or train before.")
     if begun:
         print(f"They go on from checkpoints, after {begun:,} steps that are done.")
     if estimate:
-        print(f"Time: about {_duration(estimate.seconds)}; disk: about {_size(estimate.bytes)} ({estimate.source})")
+        print(
+            f"Time: about {_duration(estimate.seconds)}; disk: about {_size(estimate.bytes)}{'' if estimate.source in said else f' ({estimate.source})'}"
+        )
     return plan
 
 
-def conclude(plans: Sequence[dict[str, Any]], *, json: bool = False) -> None:
-    """Prints what several runs take together, or all of it as JSON."""
+def conclude(plans: Sequence[dict[str, Any]], *, json: bool = False, remarks: Iterable[str] = ()) -> None:
+    """Prints what several runs take together and what is to be said of them, or all of it as JSON."""
     whole = {name: sum(plan[name] for plan in plans) for name in ("trainings", "steps", "seconds", "bytes")}
     if json:
         print_json({"runs": list(plans), **whole} if len(plans) > 1 else plans[0])
@@ -101,6 +104,8 @@ def conclude(plans: Sequence[dict[str, Any]], *, json: bool = False) -> None:
             f"In all: {len(plans)} runs, {whole['trainings']} trainings, {whole['steps']:,} steps; time: about "
             f"{_duration(whole['seconds'])}; disk: about {_size(whole['bytes'])}"
         )
+    for remark in remarks:
+        print(remark)
     print("This was a dry run: nothing was trained in that folder, and nothing written.")
 
 
@@ -255,7 +260,7 @@ class Stopwatch:
     def done(self, row: Mapping[str, Any]) -> None:
         self.rows.append(row)
 
-    def tell(self, sentence: str) -> None:
+    def tell(self, sentence: str, about: Sequence[str] = ()) -> None:
         pass  # a rehearsal has nothing to say
 
 

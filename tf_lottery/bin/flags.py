@@ -64,9 +64,9 @@ PLUGIN = "Modules, or .py files of your own, to import first, as in mine.py,my_p
 def plugins(argv: list[str]) -> list[str]:
     """The values of --plugin, read before the other flags, whose help and choices they add to."""
     early = flags.FlagValues()
-    flags.DEFINE_list("plugin", [], PLUGIN, early)
+    flags.DEFINE_multi_string("plugin", [], PLUGIN, early)
     _read(early, argv, known_only=True)
-    return early.plugin
+    return [plugin for value in early.plugin for plugin in value.split(",") if plugin]
 
 
 def known_of(argv: list[str], names: Sequence[str]) -> dict[str, str | None]:

@@ -85,7 +85,7 @@ def _of_study(drawing: Drawing, names: Sequence[str]) -> None:
     densities = drawing.densities or ()
     written = study_report.write(found, Path(drawing.output or folder), densities)
     words = comparison.sentence(found, *densities[:1])
-    remarks = comparison.remarks(found)
+    remarks = comparison.remarks(found, densities)
     if drawing.json:
         order = {f"{100 * density:.3g} %": found.standings(density) for density in densities} or found.standings()
         print_json(

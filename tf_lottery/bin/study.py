@@ -54,11 +54,8 @@ class Together:
 
     def print(self, runs: Sequence[tuple[Run, bool]]) -> None:
         found = study.read([self.folder])
-        shown = comparison.table(found, self.densities).__rich__()
-        for column, _ in zip(shown.columns, found.flags):
-            column.no_wrap = True
-        print_table(shown)
-        for line in (*comparison.remarks(found), comparison.sentence(found, *self.densities[:1])):
+        print_table(comparison.table(found, self.densities).__rich__())
+        for line in (*comparison.remarks(found, self.densities), comparison.sentence(found, *self.densities[:1])):
             print(line)
         if not any(worked for _, worked in runs):
             print("All runs were finished already; nothing was trained.")
@@ -71,6 +68,6 @@ class Together:
         return {
             "study": str(self.folder),
             "conclusion": comparison.sentence(found, *self.densities[:1]),
-            "notes": comparison.remarks(found),
+            "notes": comparison.remarks(found, self.densities),
             "table": [dict(zip(table.headings, row)) for row in table.rows],
         }

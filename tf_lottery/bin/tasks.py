@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from tf_lottery.base.errors import LotteryError
-from tf_lottery.bin.display import line_of, print_reused, progress_on, tell
+from tf_lottery.bin.display import Once, line_of, print_reused, progress_on, tell
 from tf_lottery.bin.flags import plugins
 from tf_lottery.runs.executor import executor
 from tf_lottery.runs.executor.task import Task, named
@@ -74,6 +74,8 @@ def combinations(
     >>> from tf_lottery.runs.settings import Settings
     >>> combinations(["--criterion=movement,random", "--lr_drops=1,2"], Settings)[1]
     ({'criterion': 'random'}, ['--criterion=random', '--lr_drops=1,2'])
+    >>> combinations(["--criterion=movement,random", "--criterion=snip"], Settings)  # of a flag given twice the last counts
+    [({}, ['--criterion=snip'])]
     """
     single = {name for name, hint in typing.get_type_hints(settings).items() if _is_single(hint) and name not in but}
     joined: list[str] = []
@@ -83,9 +85,10 @@ def combinations(
         else:
             joined.append(word)
     choices: list[list[tuple[str, str, str]]] = []
-    for word in joined:
-        match = re.fullmatch(r"--?(\w+)=(.*)", word)
-        name, value = match.groups() if match else ("", "")
+    given = [match.groups() if (match := re.fullmatch(r"--?(\w+)=(.*)", word)) else ("", "") for word in joined]
+    for at, (word, (name, value)) in enumerate(zip(joined, given)):
+        if name in single and any(name == later for later, _ in given[at + 1 :]):
+            continue
         several = name in single and "," in value and "=" not in value
         values = list(dict.fromkeys(value.split(","))) if several else []
         choices.append([(name, one, f"--{name}={one}") for one in values] or [("", "", word)])
@@ -115,7 +118,7 @@ class TasksDisplay:
     """
 
     def __init__(self, tasks: Sequence[Task], *, quiet: bool = False, aside: bool = False, brief: bool = False):
-        self.console = Console(file=sys.stderr if aside else sys.stdout, quiet=quiet)
+        self.console, self.once = Console(file=sys.stderr if aside else sys.stdout, quiet=quiet), Once()
         self.progress, self.brief = progress_on(self.console), brief
         self.left = {task.name: set(task.left) for task in tasks}
         self.levels, self.several = sum(map(len, self.left.values())), len({task.run for task in tasks}) > 1
@@ -131,6 +134,7 @@ class TasksDisplay:
 
     def __exit__(self, *_) -> None:
         self.progress.stop()
+        self.once.count()
         print_reused(self.console, self.taken)
 
     def told(self) -> str:
@@ -172,8 +176,8 @@ class TasksDisplay:
                 f"of the weights at the last level, {self.seconds[task.name]:.0f} s"
             )
 
-    def tell(self, task: Task, sentence: str) -> None:
-        tell(f"{task.name}: {sentence}")
+    def tell(self, task: Task, sentence: str, about: Sequence[str] = ()) -> None:
+        self.once(f"{task.name}: {sentence}", about)
 
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, soft_wrap=True)
@@ -214,7 +218,15 @@ def raise_first(failed: Mapping[str, Exception]) -> None:
         raise next(iter(failed.values()))
 
 
-def tasks_of(path: str, function: str, todo: Sequence[Training], *, of: str | None = None, **arguments) -> list[Task]:
+def tasks_of(
+    path: str,
+    function: str,
+    todo: Sequence[Training],
+    *,
+    of: str | None = None,
+    also: Sequence[int] = (),
+    **arguments,
+) -> list[Task]:
     """A task for each replicate in which something is missing: a call of that function of `experiment`.
 
     Args:
@@ -222,9 +234,10 @@ def tasks_of(path: str, function: str, todo: Sequence[Training], *, of: str | No
       function: Its name.
       todo: What is left to train.
       of: The run that a branch belongs to: what the function is called with in its place.
+      also: Replicates that are worked on where nothing is missing too, as loggers are to be told of them.
       arguments: For the function, beside the run, the display and the replicate.
     """
-    by_replicate: dict[int, list[Training]] = {}
+    by_replicate: dict[int, list[Training]] = {replicate: [] for replicate in also}
     for training in todo:
         by_replicate.setdefault(training.replicate, []).append(training)
     return [

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from tf_lottery.base.quiet import tensorflow_loading
 from tf_lottery.bin import tasks
 from tf_lottery.bin.reused import Foreseen
-from tf_lottery.runs import spec
+from tf_lottery.runs import comparison, spec
 from tf_lottery.runs.executor.task import Task
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import Problem, setting
@@ -49,6 +49,12 @@ class Place:
         """The loggers by their names, with their arguments."""
         named = [name for name in (self.logger or "").split(",") if name]
         return (*named, *([f"tensorboard={self.tensorboard}"] if self.tensorboard else []))
+
+    def told_too(self, replicates: int) -> Sequence[int]:
+        """The replicates that loggers are told of, also where nothing is left to train."""
+        if not self.loggers:
+            return ()
+        return range(replicates) if self.replicate is None else (self.replicate,)
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,8 @@ def work(
         todo = []
         for job in jobs:
             arguments = {"settings": job.settings, "data_dir": place.data_dir, "loggers": place.loggers, **sharing}
-            todo += tasks.tasks_of(job.run.name, function, job.todo, **arguments)
+            also = place.told_too(job.settings.replicates)
+            todo += tasks.tasks_of(job.run.name, function, job.todo, also=also, **arguments)
         at_once(place, workers, todo, {job.run.name: job.run for job in jobs}, argv, telling, together)
 
 
@@ -237,7 +244,7 @@ def at_once(
     from tf_lottery.bin.display import print_json
 
     failed = tasks.work(todo, Path(place.results_dir), workers, argv, quiet=place.quiet, aside=place.json)
-    worked = {task.run for task in todo}
+    worked = {task.run for task in todo if task.left}
     begun = [(run, path in worked) for path, run in runs.items() if run.finished()]
     if place.json:
         whole = {"study": together.as_json()} if together and begun else {}
@@ -260,7 +267,8 @@ def _print_plans(place: Place, function: str, jobs: Sequence[Job], shared: str |
         getattr(experiment, function)(run, settings, display, data_dir=place.data_dir)
 
     rehearsals: dict[tuple, dry_run.Rehearsal] = {}
-    plans, foreseen = [], Foreseen(place.results_dir, shared)
+    plans: list[dict[str, Any]] = []
+    foreseen = Foreseen(place.results_dir, shared)
     for job in jobs:
         todo = foreseen.left(job.settings, job.todo)
         estimate = dry_run.from_finished(job.run, todo)
@@ -271,5 +279,9 @@ def _print_plans(place: Place, function: str, jobs: Sequence[Job], shared: str |
         replicates = job.settings.replicates if place.replicate is None else 1
         levels = (replicates * job.levels - len(job.left), replicates * job.levels)
         known = len(job.todo) - len(todo)
-        plans.append(dry_run.show(job.run, levels, todo, estimate, quiet=place.json, road=job.road, known=known))
-    dry_run.conclude(plans, json=place.json)
+        said = {plan.get("source", "") for plan in plans}
+        plans.append(
+            dry_run.show(job.run, levels, todo, estimate, quiet=place.json, road=job.road, known=known, said=said)
+        )
+    remarks = dict.fromkeys(filter(None, (comparison.looks(vars(job.settings)) for job in jobs if job.todo)))
+    dry_run.conclude(plans, json=place.json, remarks=remarks)

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery.base.errors import LotteryError, LotteryWarning
+from tf_lottery.base.quiet import outside
 from tf_lottery.masking import gradients, matrices, state
 from tf_lottery.masking.calls import called
 from tf_lottery.masking.gradients import Network, Probe
@@ -78,6 +79,19 @@ class Connections:
         return [path for path, mask in masks.items() if np.any(found[path] * mask)]
 
 
+class MaskWarning(LotteryWarning):
+    """A warning of masks that do harm.
+
+    Args:
+      about: The kernels and what befell each, a word and a path: where two are the same, the same is told of another mask.
+      sentence, given: As for every warning.
+    """
+
+    def __init__(self, about: Sequence[str], sentence: str, *given: object):
+        super().__init__(sentence, *given)
+        self.about = tuple(about)
+
+
 class Watch:
     """Warns of masks that do harm, in one sentence with numbers, and of the same thing only once.
 
@@ -121,9 +135,8 @@ class Watch:
         first, *more = self._ways
         ways = f"{', '.join([first, *more[:-1]])} or {more[-1]}" if more else first
         sentence = f"of the weights of {{!r}} {{:.3g}} % are kept, and {{}}. {ways[:1].upper()}{ways[1:]} spares them."
-        warnings.warn(
-            LotteryWarning(sentence, self._model.name, 100 * masks_lib.density(masks), "; ".join(facts)), stacklevel=3
-        )
+        told = self._model.name, 100 * masks_lib.density(masks), "; ".join(facts)
+        warnings.warn(MaskWarning([" ".join(key) for key in new], sentence, *told), stacklevel=outside())
 
     def _harm(self, masks: Mapping[str, np.ndarray]) -> dict[tuple[str, str], str]:
         """What is wrong, in words, by its kind and the path of the kernel."""

@@ -63,12 +63,12 @@ def draw(
 
 
 def readable(values: Sequence[Statistic], dense: Sequence[float]) -> tuple[float, float]:
-    """The ends of the axis: collapsed points fall out of it; it goes as far below the dense network as the best is above, and half of it all."""
+    """The ends of the axis: collapsed points fall out of it; of the means it holds three quarters with as much room again below."""
     low, high = min(value.low for value in values), max(value.high for value in values)
     if dense:
         start = min(dense)
         means = sorted(value.mean for value in values)
-        reach = max(3 * (high - start), start - means[len(means) // 4], 0.02 * start)
+        reach = max(3 * (high - start), 2 * (start - means[len(means) // 4]), 0.02 * start)
         low = max(low, start - reach)
     margin = 0.05 * (high - low) or 0.5
     return low - margin, high + margin
@@ -76,7 +76,7 @@ def readable(values: Sequence[Statistic], dense: Sequence[float]) -> tuple[float
 
 def _points(combination: Combination, x: str, y: str) -> list[tuple[float, Statistic]]:
     found = []
-    for level in combination.rows:
+    for level in combination.levels:
         at, value = (combination.statistic(level, column) for column in (x, y))
         if at and value and (x != "density" or at.mean > 0):
             found.append(

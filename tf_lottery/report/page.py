@@ -51,14 +51,19 @@ def write(
     left_out: Sequence[LeftOut],
     table: Table,
     more: Mapping[str, Table] | None = None,
+    numbers: str = "All numbers",
 ) -> None:
-    """Writes the page; the figures lie beside it as PNG files under their names, and `more` are further tables by title."""
+    """Writes the page; the figures lie beside it as PNG files under their names, and `more` are further tables by title.
+
+    Over `table` stands `numbers`.
+    """
     template = Template(importlib.resources.files("tf_lottery.report").joinpath("page.html").read_text("utf-8"))
     html = template.substitute(
         title=escape(about.title),
         what=escape(about.what),
         words=escape(about.words),
         figures="\n".join(_figure(picture, path.parent / f"{picture.name}.png") for picture in pictures),
+        numbers=escape(numbers),
         note=escape(table.note),
         table=table.html(),
         notes="\n".join([_list("Notes", about.remarks), *(_tabled(*each) for each in (more or {}).items())]),

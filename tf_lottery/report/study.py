@@ -53,7 +53,7 @@ def write(study: Study, folder: Path, densities: Sequence[float] = ()) -> list[P
     """
     shown = comparison.table(study, densities)
     words = comparison.sentence(study, densities[0] if densities else None)
-    remarks = comparison.remarks(study)
+    remarks = comparison.remarks(study, densities)
     with plt.rc_context(STYLE):
         drawn = [ranked(study, densities[0] if densities else None), *_curves(study)]
         pictures = [each for each in drawn if isinstance(each, Picture)]
@@ -64,7 +64,8 @@ def write(study: Study, folder: Path, densities: Sequence[float] = ()) -> list[P
         unfinished.write_text("".join([f"{words}\n\n{shown.markdown()}\n{shown.note}\n", *["\n"][: len(said)], *said]))
     left_out = [each for each in drawn if isinstance(each, LeftOut)]
     about = page.About(study.name, _what(study), words, remarks, _settings(study))
-    page.write(folder / "index.html", about, pictures, left_out, shown)
+    every = {"Every level": comparison.levels(study)}
+    page.write(folder / "index.html", about, pictures, left_out, shown, every, "The ranking in numbers")
     return [*(folder / f"{picture.name}.png" for picture in pictures), folder / "table.md", folder / "index.html"]
 
 
@@ -73,7 +74,8 @@ def _curves(study: Study) -> list[Picture | LeftOut]:
     panels, drawn = _arranged(study, every)
     found: list[Picture | LeftOut] = []
     for name, (x, y, title, measured) in FIGURES.items():
-        if x == "density" and max(len(each.rows) for each in every) < 3:
+        told = any(each.statistic(level, x) for each in every for level in each.levels)
+        if told and max(len(each.levels) for each in every) < 3:
             found.append(LeftOut(title, "no combination has three levels; the table says it all"))
         else:
             found.append(_figure(study, panels, drawn < len(every), x, y, name, title, measured))
@@ -137,10 +139,16 @@ def _figure(
     if len(panels) > 1:
         figure.supylabel(lines.LABELS[y], fontsize=10)
     _legend(figure, names, looks, study)
-    several = max(len(seeds) for _, own in panels for each in own for seeds in each.rows.values())
+    counts = sorted({each.replicates for _, own in panels for each in own})
+    several = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
     spoken = (
-        f"mean of {several} replicates, with a band from the lowest to the highest" if several > 1 else "one replicate"
+        f"mean of {several} replicates, with a band from the lowest to the highest"
+        if counts[-1] > 1
+        else "one replicate"
     )
+    bottom = grid[0, 0].get_ylim()[0]
+    if any(min(line.get_ydata(), default=bottom) < bottom for axes in grid.flat for line in axes.get_lines()):
+        spoken += "; points that have collapsed lie below the axis"
     which = f"the first {len(names)} of the ranking" if part else "all combinations"
     against = "" if "against" in measured else " against the share of weights kept"
     return Picture(name, title, f"{measured}{against}, of {which}: {spoken}.", figure)
@@ -163,7 +171,7 @@ def ranked(study: Study, density: float | None = None) -> Picture | LeftOut:
     shown = order[:RANKED]
     figure, axes = plt.subplots(figsize=(5.6, 1.0 + 0.25 * len(shown)))
     axes.axvline(0, color="0.5", linewidth=1, linestyle="--")
-    single = False
+    single, cut = False, False
     for place, standing in enumerate(shown):
         found = standing.to_best
         if found is None:
@@ -183,7 +191,16 @@ def ranked(study: Study, density: float | None = None) -> Picture | LeftOut:
     axes.set_yticks(range(len(shown)), [_short(standing) for standing in shown], fontsize=9)
     axes.set_ylim(len(shown) - 0.5, -0.5)
     figure.supxlabel("test accuracy: points to the first of the ranking", fontsize=10)
-    axes.set_xlim(*_reach(shown))
+    low, high = _reach(shown)
+    axes.set_xlim(low, high)
+    for place, found in enumerate(standing.to_best for standing in shown):
+        if found is None:
+            continue
+        colour = "0.45" if found.told_apart else COLOURS[0]
+        for end, beyond, sign in ((low, 100 * found.low < low, "<"), (high, 100 * found.high > high, ">")):
+            if beyond:
+                axes.plot(end, place, sign, color=colour, markersize=6, clip_on=False)
+                cut = True
     at = "at its best ticket" if density is None else f"at the level next to {100 * density:.3g} % of the weights"
     first = f", the first {RANKED} of {len(order)}" if len(order) > RANKED else ""
     bars = (
@@ -193,7 +210,8 @@ def ranked(study: Study, density: float | None = None) -> Picture | LeftOut:
     )
     caption = (
         f"Each combination {at}, ranked by {'validation' if comparison.judge([s.combination for s in order]) != TEST else 'test'} accuracy"
-        f"{first}, and its difference to the first in test accuracy: {bars}, open circles are not told apart from it."
+        f"{first}, and its difference to the first in test accuracy: {bars}, open circles are not told apart from it"
+        f"{'; where an arrow stands, a bar goes on' if cut else ''}."
     )
     return Picture("ranking", title, caption, figure)
 
@@ -207,7 +225,7 @@ def _reach(shown: Sequence[Standing]) -> tuple[float, float]:
     """The ends of the axis: all means, and intervals as far as they leave the others readable."""
     means = [100 * each.to_best.mean for each in shown if each.to_best] or [0.0]
     low, high = min(0.0, *means), max(0.0, *means)
-    room = max(0.75 * (high - low), 0.2)
+    room = max(3 * (high - low), 0.2)
     ends = [
         100 * end
         for each in shown
@@ -215,7 +233,8 @@ def _reach(shown: Sequence[Standing]) -> tuple[float, float]:
         for end in (each.to_best.low, each.to_best.high)
     ]
     low, high = max(min([low, *ends]), low - room), min(max([high, *ends]), high + room)
-    return low - 0.06 * (high - low), high + 0.06 * (high - low)
+    margin = 0.06 * (high - low) or 0.2
+    return low - margin, high + margin
 
 
 def _what(study: Study) -> str:

@@ -19,6 +19,7 @@ What stands here, and after a colon the names that other rooms take from it:
     looking     what of them is as it was written and what it should be
     sound       a run as far as it is to be trusted, for who only reads it: Sound
     identity    what a level is, as its ticket says it
+    origins     what a run was begun with beside its settings: plugins, one's own code, the data
     spec        its settings and versions in a file
     tables      its tables: columns, writing, reading
     outcome     what the tables say over all replicates: MEASURED, TOLD, LevelStatistics, Statistic, by_level, best_by_rule, to_verify, verdict

@@ -18,6 +18,7 @@ from tf_lottery.runs.study import Study, in_words, problem_of, seed_of, text
 TEST = "early_stop_test_accuracy"
 VALIDATION = "early_stop_validation_accuracy"
 DENSE = 1 - 1e-9  # a mask of all ones may be a rounding away from 1
+FAR = 2  # times a density that is asked for, or one part in so many of it: no level next to it
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Difference:
         return "one seed" if self.seeds == 1 else "" if self.told_apart else "not told apart"
 
     def __str__(self) -> str:
-        return ", ".join(filter(None, (self.points, self.doubt)))
+        return f"{self.points}, one seed" if self.seeds == 1 else f"{self.points} *" if self.told_apart else self.points
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,15 @@ class Combination:
     @property
     def name(self) -> str:
         return in_words(self.values)
+
+    @property
+    def levels(self) -> list[int]:
+        """Those that the most replicates have: a mean over fewer would be one of others."""
+        return [level for level, rows in self.rows.items() if len(rows) == self.replicates]
+
+    @property
+    def replicates(self) -> int:
+        return max(map(len, self.rows.values()))
 
     def statistic(self, level: int, column: str) -> Statistic | None:
         """Mean and range over the replicates of a level; None if one of them does not tell."""
@@ -158,7 +168,7 @@ def ranking(study: Study, density: float | None = None) -> list[Standing]:
 
     Args:
       study: The study.
-      density: In (0, 1]; the level whose density is nearest on a logarithmic scale counts.
+      density: In (0, 1]; the pruned level whose density is nearest on a logarithmic scale counts, within a factor of two.
 
     Raises:
       LotteryError: If the density is out of range.
@@ -188,19 +198,16 @@ def ranking(study: Study, density: float | None = None) -> list[Standing]:
 
 
 def _level(combination: Combination, column: str, density: float | None) -> int | None:
-    """The level that counts, of those that the most replicates have."""
-    most = max(map(len, combination.rows.values()))
-    levels = [level for level, rows in combination.rows.items() if len(rows) == most]
+    """The level that counts, of those that the most replicates have; None if there is none."""
     mean = {
-        level: found.mean for level in levels if (found := combination.statistic(level, "density")) and found.mean > 0
+        level: found.mean
+        for level in combination.levels
+        if (found := combination.statistic(level, "density")) and 0 < found.mean < (DENSE if density != 1 else math.inf)
     }
     if density is not None:
-        return min(mean, key=lambda level: abs(math.log(mean[level] / density)), default=None)
-    reached = {
-        level: found.mean
-        for level in mean
-        if mean[level] < DENSE and (found := combination.statistic(level, column)) is not None
-    }
+        away = {level: abs(math.log(left / density)) for level, left in mean.items()}
+        return min((level for level in away if away[level] <= math.log(FAR)), key=away.__getitem__, default=None)
+    reached = {level: found.mean for level in mean if (found := combination.statistic(level, column)) is not None}
     return max(reached, key=lambda level: (reached[level], -mean[level]), default=None)
 
 
@@ -227,7 +234,23 @@ def table(study: Study, densities: Sequence[float] = ()) -> Table:
             cells += [to_best, str(standing.to_dense or "-"), _range(standing.statistic("trainings"), "{:.3g}", 1)]
             cells += [_range(standing.statistic("final_test_accuracy"), "{:.2f}", 100), str(standing.seeds)]
             rows.append(cells)
-    return Table(headings, rows, note(study, bool(densities)), words=range(1, len(flags)))
+    return Table(headings, rows, note(study, bool(densities)), words=range(1, len(flags)), whole=len(flags))
+
+
+def levels(study: Study) -> Table:
+    """Every level of every combination: what its curves are drawn from."""
+    flags = list(study.flags) or ["run"]
+    headings = [*flags, "level", "weights %", "early-stop step", "validation % at early stop", "test % at early stop"]
+    rows = []
+    for each in combinations(study):
+        values = each.values or {"run": study.entries[0].name}
+        cells = [text(flag, value).removeprefix(f"{flag}=") for flag, value in values.items()]
+        forms = {"density": ("{:.3g}", 100), "early_stop_step": ("{:,.0f}", 1), VALIDATION: ("{:.2f}", 100)}
+        forms |= {TEST: ("{:.2f}", 100), "final_test_accuracy": ("{:.2f}", 100)}
+        for level, seeds in each.rows.items():
+            told = [_range(each.statistic(level, column), *form) for column, form in forms.items()]
+            rows.append([*cells, str(level), *told, str(len(seeds))])
+    return Table([*headings, "test % at the end", "seeds"], rows, words=range(1, len(flags)))
 
 
 def note(study: Study, asked: bool = False) -> str:
@@ -244,7 +267,7 @@ def note(study: Study, asked: bool = False) -> str:
     return (
         f"Each combination at {which}, ranked by mean {by} accuracy at early stop{biased}. Mean, and in brackets the smallest and the largest "
         "replicate. Differences are points of test accuracy at early stop, paired over the same seeds, ± Student's intervals of 95 %, "
-        "each by itself; where one holds 0, the two are not told apart."
+        "each by itself; where one leaves out 0, the two are told apart: *."
     )
 
 
@@ -289,14 +312,29 @@ def looks(settings: Mapping[str, Any], enough: int = 30) -> str | None:
     )
 
 
-def remarks(study: Study) -> list[str]:
-    """The notes of a study, and where an early stop is not well known."""
+def unranked(study: Study, densities: Sequence[float] = ()) -> list[str]:
+    """Which combinations have no place in a ranking, and why; a sentence each."""
+    every = combinations(study)
+    column, said = judge(every), []
+    for density in densities or (None,):
+        for each in every:
+            if _level(each, column, density) is None:
+                at = "" if density is None else f" at {100 * density:.3g} % of the weights"
+                near = "" if density is None else f" within a factor of {FAR} of that"
+                said.append(
+                    f"{each.name} is not ranked{at}: no pruned level{near} is finished in all of its replicates."
+                )
+    return said
+
+
+def remarks(study: Study, densities: Sequence[float] = ()) -> list[str]:
+    """The notes of a study, what is not ranked, and where an early stop is not well known."""
     few: dict[str, list[str]] = {}
     for entry in study.entries:
         if "branch" not in entry.settings and (said := looks(entry.settings)):
             few.setdefault(said, []).append(entry.name)
     every = sum("branch" not in entry.settings for entry in study.entries)
-    return [*study.notes, *(_of(names, every, said) for said, names in few.items())]
+    return [*study.notes, *unranked(study, densities), *(_of(names, every, said) for said, names in few.items())]
 
 
 def _of(names: Sequence[str], every: int, said: str) -> str:

@@ -71,12 +71,14 @@ def run_find(
     run, spec = seen_by(run, strategy), dataclasses.asdict(settings)
     run.check(spec, settings.growing)
     levels = range(plan.first, plan.levels + 1)
-    worked, known = False, None
+    worked, known, examples = False, None, ""
     logs = Logs(run, loggers, spec, settings.replicates, replicate, display.tell)
     while missing := missing_levels(strategy, run, spec, display, settings.replicates, levels, replicate):
         worked, dataset = True, dataset or data.load(settings.dataset, data_dir)
+        if not examples:
+            run.check_data(examples := digest_of(dataset))
         if plan.search_steps is not None or shared is not None:
-            known = known or Known(run, digest_of(dataset), display.tell, shared, settings.deterministic)
+            known = known or Known(run, examples, display.tell, shared, settings.deterministic)
         for r, first, last in stretches(missing):
             model, trainer = problem.of_replicate(settings, dataset, r, strategy)
             reference = plan.road if plan.search_steps is not None and 0 in plan.asked else None
@@ -104,7 +106,7 @@ def run_find(
                 exclude=settings.exclude,
                 seed=settings.seed + r,
             )
-            tickets = begun(run, spec, itertools.islice(tickets, last + 1 - first))
+            tickets = begun(run, spec, itertools.islice(tickets, last + 1 - first), examples)
             write(run, r, tickets, trained, display, origin(settings, dataset), logs)
         if not any(level + 1 in levels and (r, level + 1) not in missing for r, level in missing):
             break  # else what was made of a level that is another one now is looked for once more
@@ -141,6 +143,7 @@ def run_branch(
     """
     problem.check_functions(settings)  # before a folder is made
     base = Settings.of(trunk)
+    trunk.check(trunk.settings())
     if base.first:
         _check_untrained(trunk, base, settings)
     Sound.of(trunk, replicate, branches=False).check_finished(
@@ -154,6 +157,7 @@ def run_branch(
     logs = Logs(run, loggers, both, base.replicates, replicate, display.tell, called)
     if missing:
         dataset = data.load(base.dataset, data_dir)
+        trunk.check_data(examples := digest_of(dataset))
     for r in sorted({r for r, _ in missing}):
         model, trainer = problem.of_replicate(base, dataset, r, strategy)
         own_levels = sorted(k for at, k in missing if at == r)
@@ -173,7 +177,7 @@ def run_branch(
             )
             for level in own_levels
         )
-        write(run, r, begun(run, own_spec, tickets), trained, display, origin(base, dataset), logs)
+        write(run, r, begun(run, own_spec, tickets, examples), trained, display, origin(base, dataset), logs)
     logs.rest()
     return bool(missing)
 
@@ -223,10 +227,11 @@ def run_supermask(
     logs = Logs(run, loggers, spec, settings.replicates, replicate, display.tell)
     if missing:
         dataset = data.load(settings.dataset, data_dir)
+        run.check_data(examples := digest_of(dataset))
     for r, _ in missing:
         model, trainer = problem.of_replicate(settings, dataset, r, strategy)
         trained = Train(trainer, run, display, r, dataset.classes, connects=False)
-        tickets = _learned(model, trained, settings, r, lambda: run.open(spec, versions()))
+        tickets = _learned(model, trained, settings, r, lambda: run.open(spec, versions(), examples))
         write(run, r, tickets, trained, display, origin(settings, dataset), logs)
     logs.rest()
     return bool(missing)

@@ -57,7 +57,7 @@ class Folder:
         return spec.read(self.folder / "spec.json")
 
     def begun_with(self) -> dict[str, Any]:
-        """The data folder and the plugins that it was begun with, paths as seen from its folder; of older runs nothing is known."""
+        """The data folder, the plugins, the code and the data that it was begun with, paths as seen from its folder; older runs tell less."""
         return (self.spec() or {}).get("begun_with", {})
 
     def settings(self) -> dict[str, Any]:

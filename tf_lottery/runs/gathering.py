@@ -171,6 +171,8 @@ def _entry(run: Run, name: str, settings: Mapping[str, Any], flags: Mapping[str,
     notes: list[str] = []
     rows = _rows(run, notes, name)
     branch = "branch" in settings
+    for row in rows:
+        row["steps"] = row["steps"] or settings.get("steps")
     notes += [f"{name}: {sentence}" for sentence in _gaps(rows, {} if branch else settings)]
     with contextlib.suppress(LotteryError):
         notes += [f"{name}, {remark}." for remark in run.remarks()]
@@ -255,15 +257,17 @@ def _gaps(rows: Sequence[Row], settings: Mapping[str, Any]) -> Iterator[str]:
     )
     for replicate in range(settings.get("replicates") or 0):
         levels.setdefault(replicate, set())
+    said: dict[str, list[int]] = {}
     for replicate, there in sorted(levels.items()):
         if absent := sorted(all_levels - there):
             inside = [level for level in absent if there and level < max(there)]
             which = f"level{'s' * (len(absent) > 1)} {_ranges(absent)}"
-            yield (
-                f"replicate {replicate} lacks {which}, though a later one is there."
-                if inside
-                else f"replicate {replicate} has {len(there)} of {len(all_levels)} levels so far."
-            )
+            lacking = f"{which}, though a later one is there" if inside else ""
+            said.setdefault(lacking or f"{len(there)} of {len(all_levels)} levels so far", []).append(replicate)
+    for what, replicates in said.items():
+        one = len(replicates) == 1
+        verb = ("lacks" if one else "lack") if what.startswith("level") else ("has" if one else "have")
+        yield f"replicate{'' if one else 's'} {_ranges(replicates)} {verb} {what}."
 
 
 def _ranges(numbers: Sequence[int]) -> str:

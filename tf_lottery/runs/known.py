@@ -134,11 +134,20 @@ class Known:
         return None
 
     def _elsewhere(self, level: int, name: str) -> list[Path]:
-        """Where other runs of the sweep have such a file."""
+        """Where other runs of the sweep have such a file, the oldest first: that of the run that has trained it."""
         if self.shared is None:
             return []
         found = self.run.folder.parent.glob(f"{self.shared}/replicate_*/level_{level:02d}/{name}")
-        return sorted(path for path in found if path.parents[2] != self.run.folder)
+        others = [(_age(path), path) for path in found if path.parents[2] != self.run.folder]
+        return [path for _, path in sorted(others)]
+
+
+def _age(path: Path) -> int:
+    """When a file was written; one that is gone meanwhile comes last."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return sys.maxsize
 
 
 def save(path: Path, key: str, model, callbacks: Sequence) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import importlib.metadata
 import math
 import platform
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -46,8 +47,8 @@ class Display(Protocol):
     def done(self, row: Mapping[str, Any]) -> None:
         """A level is finished; `row` is its row of the summary, with its `notes`, and the run that it was `taken_from`, if so."""
 
-    def tell(self, sentence: str) -> None:
-        """Something that its reader should know."""
+    def tell(self, sentence: str, about: Sequence[str] = ()) -> None:
+        """Something that its reader should know; where it is `about` nothing that was not told of already, nothing is said."""
 
 
 class Train:
@@ -166,9 +167,9 @@ def stretches(missing: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
     return found
 
 
-def begun(run: Run, spec: Mapping[str, Any], tickets: Iterable[Ticket]) -> Iterator[Ticket]:
-    """The tickets; before the first one is looked for, the run has its settings on disk."""
-    run.open(spec, versions())
+def begun(run: Run, spec: Mapping[str, Any], tickets: Iterable[Ticket], examples: str) -> Iterator[Ticket]:
+    """The tickets; before the first one is looked for, the run has its settings on disk, and the fingerprint of its data."""
+    run.open(spec, versions(), examples)
     yield from tickets
 
 
@@ -182,7 +183,7 @@ def write(
     logs: Logs | None = None,
 ) -> None:
     """Writes each ticket with its `origin`, so that its file alone is enough to build the model it belongs to; tells loggers."""
-    with run.alone(replicate), logs.of(replicate) if logs else contextlib.nullcontext() as log:
+    with run.alone(replicate), _masks_told(display), logs.of(replicate) if logs else contextlib.nullcontext() as log:
         trained.log = log
         try:
             for ticket in tickets:
@@ -214,6 +215,23 @@ def write(
             ) from None
         finally:
             trained.release()
+
+
+@contextlib.contextmanager
+def _masks_told(display: Display) -> Iterator[None]:
+    """A context in which the display is told of masks that do harm, in the place of a warning."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message, *others):
+            if isinstance(message, health.MaskWarning):
+                display.tell(f"warning: {message.in_flags()}", message.about)
+            else:
+                shown(message, *others)
+
+        warnings.simplefilter("always", health.MaskWarning)
+        warnings.showwarning = show
+        yield
 
 
 def origin(settings: Problem, dataset: data.Dataset) -> dict[str, Any]:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from tf_lottery.base import guard, registry
+from tf_lottery.base import guard
 from tf_lottery.base.errors import LotteryError, TicketError
 from tf_lottery.base.files import whole_file
-from tf_lottery.problems import data
-from tf_lottery.runs import identity, spec
+from tf_lottery.runs import identity, origins, spec
 from tf_lottery.runs.folder import RULE_TABLE, Folder
 from tf_lottery.runs.looking import DAMAGED, At, Bad, check_table, look, made_of
 from tf_lottery.runs.tables import CURVE, RULE, SUMMARY, TABLES, as_csv, in_text, place_of, read_rows, row_of, write_csv
@@ -23,20 +20,12 @@ from tf_lottery.tickets.file import read_header
 from tf_lottery.tickets.ticket import Ticket
 
 
-def _begun_with(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What is not decided by settings, and needed to go on with a run elsewhere."""
-    data_dir = data.given.get(settings.get("dataset") or "")
-    files = [os.path.relpath(plugin, folder) if plugin.endswith(".py") else plugin for plugin in registry.imported]
-    found = {"data_dir": os.path.relpath(data_dir, folder) if data_dir else None, "plugins": files}
-    return {name: value for name, value in found.items() if value}
-
-
 @dataclass(frozen=True)
 class Run(Folder):
     """One folder of results: a search with its replicates and levels, or a branch of one."""
 
     def check(self, settings: Mapping[str, Any], growing: Sequence[str] = ()) -> None:
-        """Checks that the run was not begun with other settings.
+        """Checks that the run was not begun with other settings, nor with other functions of one's own under the same names.
 
         Args:
           settings: What decides the results.
@@ -46,7 +35,7 @@ class Run(Folder):
           LotteryError: Names a setting that differs.
         """
         written = self.spec()
-        if written is None or not (self.finished() or any(map(guard.is_taken, self.folder.glob("replicate_*")))):
+        if written is None or not self._holds_something():
             return  # nothing yet that other settings could be mixed with
         if found := spec.difference(written["settings"], settings, growing):
             key, old, new = found
@@ -54,9 +43,36 @@ class Run(Folder):
                 f"Expected the settings that {self.folder} was begun with, but received {key}={new!r} instead of "
                 f"{old!r}: give this one another name, or remove that folder."
             )
+        if setting := origins.edited(written.get("begun_with", {}), settings):
+            raise LotteryError(
+                f"Expected the {setting} {settings[setting]!r} that {self.folder} was begun with, but its code was edited since: give this one "
+                "another name, or remove that folder."
+            )
 
-    def open(self, settings: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+    def check_data(self, examples: str) -> None:
+        """Checks that the run was not begun on other data under the same name.
+
+        Args:
+          examples: The fingerprint of all of them, see `known.digest_of`.
+
+        Raises:
+          LotteryError: If they are others.
+        """
+        if self._holds_something() and self.begun_with().get("data", examples) != examples:
+            raise LotteryError(
+                f"Expected the data that {self.folder} was begun with, but the data set of that name gives others now: give this one another "
+                "name, or remove that folder (a data set that is shuffled needs a seed)."
+            )
+
+    def _holds_something(self) -> bool:
+        return bool(self.finished()) or any(map(guard.is_taken, self.folder.glob("replicate_*")))
+
+    def open(self, settings: Mapping[str, Any], versions: Mapping[str, str], examples: str | None = None) -> None:
         """Writes the settings, if they are new, and the versions they ran with.
+
+        Args:
+          settings, versions: These.
+          examples: The fingerprint of the data, if they are loaded.
 
         Raises:
           LotteryError: If the folder cannot be written.
@@ -65,8 +81,10 @@ class Run(Folder):
             return
         try:
             with self._tables():
-                begun_with = _begun_with(self.folder, settings)
-                tables = (self.spec() or {}).get("tables")
+                before = self.spec() or {}
+                known = before.get("begun_with", {}).get("data") if self._holds_something() else None
+                begun_with = origins.of(self.folder, settings, examples or known)
+                tables = before.get("tables")
                 spec.write(self.folder / "spec.json", settings, versions, begun_with=begun_with, tables=tables)
         except OSError as error:
             raise LotteryError(
@@ -232,7 +250,7 @@ class Run(Folder):
 class Onlooker(Run):
     """A run as a worker sees it that is not the chief: it reads, and the chief writes."""
 
-    def open(self, settings, versions) -> None:
+    def open(self, settings, versions, examples=None) -> None:
         pass
 
     def write_curve(self, replicate, level, curve) -> None:

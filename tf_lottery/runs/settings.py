@@ -11,6 +11,7 @@ from tf_lottery.base.bounds import MOST, MOST_DROPS, MOST_LEVELS, MOST_REPLICATE
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.problems import data, models
 from tf_lottery.rules import criteria, treatments
+from tf_lottery.rules.masks import check_scope
 from tf_lottery.search import plan as plan_lib
 from tf_lottery.search.plan import Kernels, Plan
 
@@ -146,6 +147,13 @@ class Settings(Problem):
         if own.prune_fraction is None and settings.density and settings.scope != "layer":
             settings = dataclasses.replace(settings, prune_fraction=0.2)  # one for all: scores compete across kernels
         check_numbers(settings)
+        check_scope(settings.scope or "layer", {})
+        for registry, name in (
+            (criteria.registry, settings.criterion),
+            (treatments.survivors_registry, settings.survivors),
+            (treatments.pruned_registry, settings.pruned),
+        ):
+            registry.get(name)  # before any run of a study is begun
         plan = settings.plan()
         plan_lib.check(
             plan,

@@ -34,7 +34,7 @@ def read(path: Path) -> dict[str, Any] | None:
     try:
         spec = json.loads(path.read_text("utf-8"))
         if spec.pop("sha256", None) not in (None, _digest(spec)):  # older runs have none
-            raise ValueError("it is not as it was written")
+            raise ValueError("it is not as it was written: edited by hand, say; undo that, or remove its folder")
         for owner, were in OLDER.items():
             if owner in spec["settings"]:
                 spec["settings"] = {**were, **spec["settings"]}
@@ -97,11 +97,10 @@ def _check(spec: Mapping[str, Any]) -> None:
     check_whole(settings)
     if (rate := settings.get("learning_rate")) is not None and rate <= 0:
         raise ValueError(f"it has learning_rate={rate}")
-    plugins = begun_with.get("plugins", [])
-    if not all(
-        isinstance(word, str) for word in [*spec.get("versions", {}).values(), begun_with.get("data_dir", ""), *plugins]
-    ):
-        raise ValueError("it has versions, data_dir or plugins that are no words")
+    words = [*spec.get("versions", {}).values(), begun_with.get("data_dir", ""), begun_with.get("data", "")]
+    words += [*begun_with.get("plugins", []), *begun_with.get("code", {}).values()]
+    if not all(isinstance(word, str) for word in words):
+        raise ValueError("it has versions, or what it was begun with, that are no words")
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -49,10 +49,11 @@ class Study:
 
     @functools.cached_property
     def varying(self) -> tuple[str, ...]:
-        """The settings that are not the same in all runs, those of the flags of `tf-lottery find` in their order."""
+        """The settings that are not the same in all runs: first those that were given several values, as they were, then by the flags of `tf-lottery find`."""
         keys = {key for entry in self.entries for key in entry.settings}
         differ = {key for key in keys if len({_key(_value(entry, key)) for entry in self.entries}) > 1}
-        order = {key: place for place, key in enumerate(_ORDER)}
+        given = [key for entry in self.entries for key in entry.flags]
+        order = {key: place for place, key in enumerate(dict.fromkeys(["branch", *given, *_ORDER]))}
         return tuple(sorted(differ - {"replicates", "levels"}, key=lambda key: (order.get(key, len(order)), key)))
 
     @functools.cached_property

@@ -19,6 +19,7 @@ from tf_lottery.problems import data
 from tf_lottery.runs import levels as levels_lib
 from tf_lottery.runs import problem, verified
 from tf_lottery.runs.experiment import run_branch
+from tf_lottery.runs.known import digest_of
 from tf_lottery.runs.levels import Train, begun, missing_levels, origin, write
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import BranchSettings, Settings
@@ -176,6 +177,8 @@ def run_control(
     branch, spec = run.branch(name), {"control": name, "seed": base.seed}
     branch.check(spec)
     missing = missing_levels(None, branch, spec, display, base.replicates, levels, replicate)
+    if missing:
+        run.check_data(examples := digest_of(dataset))
     for r in sorted({r for r, _ in missing}):
         model, trainer = problem.of_replicate(base, dataset, r)
         own_levels = sorted(k for at, k in missing if at == r)
@@ -185,7 +188,7 @@ def run_control(
         masked = wrapping.wrap(model, base.prunable, exclude=base.exclude, held=base.pruned != "zero")
         retrain = _inverted if name == "inverted" else _reordered
         tickets = (retrain(run, masked, trained, base, r, level) for level in own_levels)
-        write(branch, r, begun(branch, spec, tickets), trained, display, origin(base, dataset))
+        write(branch, r, begun(branch, spec, tickets, examples), trained, display, origin(base, dataset))
 
 
 def _reordered(run: Run, masked, train: Train, base: Settings, replicate: int, level: int) -> Ticket:

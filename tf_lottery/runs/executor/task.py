@@ -60,7 +60,7 @@ class Display(Protocol):
 
     def done(self, task: Task, row: dict[str, Any]) -> None: ...
 
-    def tell(self, task: Task, sentence: str) -> None: ...
+    def tell(self, task: Task, sentence: str, about: Sequence[str] = ()) -> None: ...
 
 
 class TaskError(LotteryError):
@@ -86,8 +86,8 @@ class Relay:
     def done(self, row) -> None:
         self.send(("done", dict(row)))
 
-    def tell(self, sentence: str) -> None:
-        self.send(("tell", sentence))
+    def tell(self, sentence: str, about: Sequence[str] = ()) -> None:
+        self.send(("tell", sentence, *([tuple(about)] if about else [])))
 
 
 def named(level: int, search: bool) -> str:
