@@ -23,6 +23,18 @@ def gpu(monkeypatch):
     return asked
 
 
+@pytest.mark.parametrize("word", ["criterion", "survivors", "pruned", "scope", "reset"])
+def test_words_that_are_none_are_refused_with_the_settings(word):
+    with pytest.raises(LotteryError, match="Expected .*, but received 'magnitud'"):
+        Settings(**{word: "magnitud"}).resolved()
+
+
+@pytest.mark.parametrize("fraction", [20, 0, {"output": 0, "Dense": 1}])
+def test_a_share_that_is_none_is_refused_with_the_settings(fraction):
+    with pytest.raises(LotteryError, match=r"Expected prune_fraction, .*, in \(0, 1\), but received"):
+        Settings(prune_fraction=fraction).resolved()
+
+
 @pytest.mark.parametrize(
     ("model", "shape", "deterministic", "compiled"),
     [

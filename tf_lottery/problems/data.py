@@ -125,7 +125,8 @@ def _from_tfds(name: str, data_dir: str | os.PathLike | None) -> Dataset:
             f"Expected TFDS_DATA_DIR to be the folder of prepared data sets, but there is none at {data_dir!r}."
         )
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
+        with only_errors_of("absl"):  # of folders that are not finished
+            builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
         hint = did_you_mean(name, names()) or did_you_mean(name, tfds.list_builders(with_community_datasets=False))
         raise DataError(

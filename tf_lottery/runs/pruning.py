@@ -150,7 +150,7 @@ def fine_tuned(model: keras.Model, plan: Plan, sets: Sets | None, display: Displ
     rate = masked.optimizer.learning_rate
     rate = f"{float(rate):g}" if np.ndim(rate) == 0 else "a schedule"
     display.say(
-        f"Pruning {aim(plan)}, {'at once' if how.one_shot else 'bit by bit'}, and training {training.epochs} epoch{'s' if training.epochs > 1 else ''} with "
+        f"Pruning {aim(plan)}, {'at once' if how.one_shot or plan.density is None else 'bit by bit'}, and training {training.epochs} epoch{'s' if training.epochs > 1 else ''} with "
         f"{type(masked.optimizer).__name__}, learning rate {rate}."
     )
     fit = {

@@ -11,9 +11,9 @@ from tf_lottery.base.bounds import MOST, MOST_DROPS, MOST_LEVELS, MOST_REPLICATE
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.problems import data, models
 from tf_lottery.rules import criteria, treatments
-from tf_lottery.rules.masks import check_scope
 from tf_lottery.search import plan as plan_lib
 from tf_lottery.search.plan import Kernels, Plan
+from tf_lottery.search.rounds import Rounds
 
 
 def setting(default, help: str) -> Any:
@@ -147,13 +147,8 @@ class Settings(Problem):
         if own.prune_fraction is None and settings.density and settings.scope != "layer":
             settings = dataclasses.replace(settings, prune_fraction=0.2)  # one for all: scores compete across kernels
         check_numbers(settings)
-        check_scope(settings.scope or "layer", {})
-        for registry, name in (
-            (criteria.registry, settings.criterion),
-            (treatments.survivors_registry, settings.survivors),
-            (treatments.pruned_registry, settings.pruned),
-        ):
-            registry.get(name)  # before any run of a study is begun
+        words = ("criterion", "survivors", "pruned", "scope", "reset", "one_shot")
+        Rounds([], None, **{name: getattr(settings, name) for name in words})  # refuses them before anything is loaded or begun
         plan = settings.plan()
         plan_lib.check(
             plan,
@@ -265,6 +260,12 @@ def check_numbers(settings: Any) -> None:
     check_whole(vars(settings))
     if not settings.learning_rate > 0:
         raise LotteryError(f"Expected a learning_rate above 0, but received {settings.learning_rate}.")
+    fraction = getattr(settings, "prune_fraction", None)
+    for value in fraction.values() if isinstance(fraction, Mapping) else [] if fraction is None else [fraction]:
+        if not 0 <= value < 1 or value == fraction == 0:
+            raise LotteryError(
+                f"Expected prune_fraction, the share of the remaining weights that a round removes, in (0, 1), but received {value:g}."
+            )
     if getattr(settings, "rewind_to", 0) > settings.steps:
         raise LotteryError(f"Expected rewind_to within the {settings.steps} steps, but received {settings.rewind_to}.")
 
