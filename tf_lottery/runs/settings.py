@@ -147,8 +147,8 @@ class Settings(Problem):
         if own.prune_fraction is None and settings.density and settings.scope != "layer":
             settings = dataclasses.replace(settings, prune_fraction=0.2)  # one for all: scores compete across kernels
         check_numbers(settings)
-        words = ("criterion", "survivors", "pruned", "scope", "reset", "one_shot")
-        Rounds([], None, **{name: getattr(settings, name) for name in words})  # refuses them before anything is loaded or begun
+        words = ("criterion", "survivors", "pruned", "scope", "reset", "one_shot")  # before anything is loaded or begun
+        Rounds([], None, **{name: getattr(settings, name) for name in words})
         plan = settings.plan()
         plan_lib.check(
             plan,

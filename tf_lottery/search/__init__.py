@@ -10,7 +10,7 @@ What stands here, and after a colon the names that other rooms take from it:
     lottery    what the roads share, one training of a level and what it costs: Snapshot, Train, train_level
     plan       how long a search is, from a density, levels or a budget: WITHIN_ONE, Kernels, Plan
     rates      how much a level prunes to come to a density
-    rounds     what one round does between two trainings: whom it prunes, what the next level starts from
+    rounds     what one round does between two trainings: whom it prunes, what the next level starts from: Rounds
     pruning    to a density, all at once or bit by bit within a `fit`: prune
     pruner     what brings masks down to densities
     fine_tuning  bit by bit within a `fit`, by the length of it: Gradually, check_denser, fine_tune
