@@ -110,7 +110,7 @@ BROKEN = {
     "learned_masks_beat_rules": {"rule": {("large_final_same_sign", True): 96}},
     "rescaling_helps": {"masks": {"learned_dwr": 95}},
     "signed_constants_lift_learned_masks": {"masks": {"learned_dwr_constant": 97.5}},
-    "learned_masks_reach_95": {"masks": {"learned": 94.7}},
+    "learned_masks_reach_95": {"masks": {"learned_long": 94.7}},
     "rescaled_masks_reach_98": {"masks": {"learned_dwr": 97.2}},
     "longer_masks_reach_98": {"masks": {"learned_dwr_constant_long": 97.5}},
     "edge_popup_is_as_good": {"masks": {"edge_popup": 97.7}},
