@@ -19,7 +19,6 @@ from tf_lottery.claims.lines import (
     PINK,
     RED,
     banded,
-    close_to_tickets,
     draw_lines,
     legend,
     lines_of,
@@ -76,7 +75,6 @@ def rewound(net: str, plan: Plan, folder: Path) -> Figure | None:
                 at.setdefault(int(row["rewind_to"]), []).append(100 * row["barrier"])
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2))
     draw_lines(left, lines, dense=True)
-    left.set_ylim(*close_to_tickets(lines))
     for (level, at), (colour, marker) in zip(sorted(barriers.items()), ((GREY, "X"), (BLUE, "o"))):
         steps = sorted(at)
         label = "tickets" if level else "dense networks"
