@@ -75,7 +75,7 @@ def rewound(net: str, plan: Plan, folder: Path) -> Figure | None:
                 at.setdefault(int(row["rewind_to"]), []).append(100 * row["barrier"])
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2))
     draw_lines(left, lines, dense=True)
-    for (level, at), (colour, marker) in zip(sorted(barriers.items()), ((GREY, "X"), (BLUE, "o"))):
+    for (level, at), (colour, marker) in zip(sorted(barriers.items()), ((GREY, "X"), (PINK, "^"))):
         steps = sorted(at)
         label = "tickets" if level else "dense networks"
         banded(right, steps, [Statistic.of(at[step]) for step in steps], colour, marker, label)
