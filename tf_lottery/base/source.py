@@ -49,7 +49,7 @@ def _collect(thing: Any, found: dict[str, str], home: str) -> None:
         tree = ast.parse(textwrap.dedent(inspect.getsource(thing)))
     except (OSError, TypeError, SyntaxError):  # typed in, built in, or a part of a line
         return
-    found[name] = ast.dump(_bare(tree))
+    found[name] = ast.unparse(_bare(tree))  # whose text is the same in each version of Python, as a dump is not
     names = vars(sys.modules[module])
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id in names:
