@@ -1,6 +1,7 @@
 """Levels in the wrong place: what is not what its folder says is named, set aside and trained again, and only that."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -142,8 +143,9 @@ def test_a_checkpoint_of_another_run_is_named_and_set_aside(finished, copy, trai
     path = run.checkpoint(1, 3)
     path.parent.mkdir()
     path.write_bytes(holder["bytes"])
-    with pytest.warns(UserWarning, match="checkpoint.safetensors is of another training .* is set aside as"):
-        call(*FIND, f"--results_dir={run.folder.parent}", "--name=run", *FLAGS["run"])
+    capsys.readouterr()
+    call(*FIND, f"--results_dir={run.folder.parent}", "--name=run", *FLAGS["run"])
+    assert re.search("checkpoint.safetensors is of another training .* is set aside as", capsys.readouterr().err)
     assert path.with_name("checkpoint.safetensors.damaged").read_bytes() == holder["bytes"]
     assert same(tickets(finished / "run"), tickets(run.folder))
 
