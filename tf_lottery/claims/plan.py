@@ -71,8 +71,9 @@ def _learned(runs: Mapping[str, Mapping[str, Any]], **base) -> Iterator[Learned]
         yield Learned(name, SupermaskSettings(**{**base, **changed}).resolved())
 
 
-def _looked_at(steps: int, times: int = 50) -> dict[str, int]:
-    return {"steps": steps, "eval_every": steps // times, "test_every": steps // times}
+def _looked_at(steps: int) -> dict[str, int]:
+    """So many steps, looked at fifty times."""
+    return {"steps": steps, "eval_every": steps // 50, "test_every": steps // 50}
 
 
 def _by_rule(of: Search, densities: tuple[float, ...] | None = None) -> ByRule:

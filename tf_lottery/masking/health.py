@@ -22,7 +22,7 @@ from tf_lottery.rules import patterns
 EXPLODED = 100  # times the loss of guessing
 EMPTIED = 0.05  # the share of its weights below which a kernel is all but empty
 SHOWN = 4  # kernels that a warning names
-SPARES = {  # what spares kernels of which too little is kept
+SPARES = {  # what spares kernels of which too little is kept, in the order in which a warning names them
     "density": "a larger {density}",
     "prune_fraction": "a smaller {prune_fraction}",
     "scope": "{scope=layer}",
@@ -108,12 +108,16 @@ class Watch:
 
     Args:
       model: The wrapped model, or a model with `MaskedLayer`s inside.
-      structured: Whether whole channels or blocks are pruned, which leave channels without inputs and outputs.
-      ways: The arguments of the pruning that spare kernels, of those in SPARES; the warning names them.
+      scope: Where scores compete. Whole channels leave channels without inputs and outputs.
+      blocks: Whether blocks are pruned, which do so too.
+      ways: The arguments of the pruning, beside the scope, that spare kernels, of those in SPARES; the warning names them.
     """
 
-    def __init__(self, model, *, structured: bool = False, ways: Sequence[str] = ("density", "exclude")):
-        self._model, self._structured, self._ways = model, structured, [SPARES[way] for way in ways]
+    def __init__(
+        self, model, scope: str = "layer", *, blocks: bool = False, ways: Sequence[str] = ("density", "exclude")
+    ):
+        self._model, self._structured = model, blocks or scope in masks_lib.CHANNEL_SCOPES
+        self._ways = [way for key, way in SPARES.items() if key in ways or (key == "scope" and scope == "global")]
         self._kernels = state.masked_kernels(model)
         self._connections: Connections | None = None
         self._told: set[tuple[str, str]] = set()

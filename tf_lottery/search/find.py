@@ -208,13 +208,9 @@ def find_ticket(
             start = given[-1] if given else begin(masked, found)
         own: dict[str, Any] = {"steps": plan.steps, "search_steps": plan.search_steps, "asked": plan.asked}
         own["probe"] = probe if road == "regrow" else None
-        ways = [
-            "prune_fraction" if density is None else "density",
-            *(["scope"] if scope == "global" else []),
-            "exclude",
-        ]
+        ways = ["prune_fraction" if density is None else "density", "exclude"]
         ways += [] if road == "gradual" else ["min_per_kernel"]
-        own["watch"] = health.Watch(masked, structured=scope in masks.CHANNEL_SCOPES, ways=ways)
+        own["watch"] = health.Watch(masked, scope, ways=ways)
         lottery = Lottery(masked, train, rounds, {**found, **_begun_with(start)}, start, given, rewind_to, **own)
         lottery.callbacks = log.callbacks
         yield from logged(ROADS[road](lottery), log, train) if log.loggers else ROADS[road](lottery)

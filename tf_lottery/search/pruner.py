@@ -97,9 +97,7 @@ class Pruner:
             )
         self.axes = state.channel_axes(model) if self.scope in masks.CHANNEL_SCOPES else None
         self.model, self.initial, self.probe = model, initial, probe
-        structured = self.scope in masks.CHANNEL_SCOPES or self.block_size != (1, 1)
-        ways = ["density", *(["scope"] if self.scope == "global" else []), "exclude"]
-        self.watch = health.Watch(model, structured=structured, ways=ways)
+        self.watch = health.Watch(model, self.scope, blocks=self.block_size != (1, 1))
 
     def shared_out(self, density: float) -> dict[str, float]:
         """The density of each kernel, if they are to have `density` together."""

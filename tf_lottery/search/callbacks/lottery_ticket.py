@@ -245,9 +245,7 @@ class LotteryTicket(keras.callbacks.Callback):
             )
         self._check_length()
         self._model = model
-        scope = self.options["scope"]
-        ways = ["prune_fraction", *(["scope"] if scope == "global" else []), "exclude"]
-        self._watch = health.Watch(model, structured=scope in CHANNEL_SCOPES, ways=ways)
+        self._watch = health.Watch(model, self.options["scope"], ways=("prune_fraction", "exclude"))
         found = {key: getattr(self._rounds, key) for key in self.options}
         given = [list(pair) for pair in rates.items()] if isinstance(rates, Mapping) else rates
         found |= {"prune_fraction": given or list(schedule.fractions), "rewind_to": self.rewind_to}
