@@ -61,7 +61,7 @@ class Clock:
     def enter(self, name: str, network: str) -> None:
         self.name, self.network, self.began = name, network, time.monotonic()
 
-    def begin(self, replicate: int, level: int, density: float | None, steps: int | None = None, search: bool = False):
+    def begin(self, replicate: int, level: int, density: float | None, steps: int | None = None, search: int = 0):
         import keras
 
         expected = SAFETY * self.per_step.get(self.network, 0.0) * (steps or 0)

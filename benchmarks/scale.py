@@ -147,7 +147,7 @@ class Watch:
     def __init__(self):
         self.rows: list[dict] = []
 
-    def begin(self, replicate, level, density, steps=None, search=False):
+    def begin(self, replicate, level, density, steps=None, search=0):
         return ()
 
     def skipped(self, steps):

@@ -18,7 +18,7 @@ class Quiet(Display):
     def __init__(self):
         self.began = []
 
-    def begin(self, replicate, level, density, steps=None, search=False):
+    def begin(self, replicate, level, density, steps=None, search=0):
         self.began.append((replicate, level))
         return []
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,8 @@ from tf_lottery.problems import data
 from tf_lottery.runs import problem
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import Settings
-from tf_lottery.runs.todo import cheap_road, cheap_road_in_words, overfits, reference_in_words
-from tf_lottery.search import plan
+from tf_lottery.runs.todo import cheap_road, cheap_road_in_words, overfits, reference_in_words, trainings_left
+from tf_lottery.search import auto, plan
 from tf_lottery.search.find import ROADS as FUNCTIONS
 from tf_lottery.search.find import find_ticket
 
@@ -25,6 +26,10 @@ TINY = f"--plugin={Path(__file__).parents[1] / 'tiny.py'}"
 ONE = [TINY, "--model=tiny", "--replicates=1", "--quiet"]
 ROADS = {  # flags, and what Python calls them
     "budget": (["--density=0.5,0.2", "--budget=2"], {"density": [0.5, 0.2], "budget": 2.0}),
+    "short": (
+        ["--density=0.5,0.2", "--budget=2", "--search=iterative"],
+        {"density": [0.5, 0.2], "budget": 2.0, "search": "iterative"},
+    ),
     "one_shot": (
         ["--search=one_shot", "--density=0.5,0.2", "--level_steps=20", "--rewind_to=5"],
         {"search": "one_shot", "density": [0.5, 0.2], "level_steps": 20, "rewind_to": 5},
@@ -82,34 +87,38 @@ def test_the_tickets_are_those_of_python(finished, in_python, road):
 
 
 def test_what_each_ticket_cost_stands_in_the_tables(finished, capsys):
-    with (finished / "budget" / "summary.csv").open() as file:
+    with (finished / "short" / "summary.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["trainings"], row["steps"]) for row in rows] == [
         ("1", "40"),
         *[("1.25", "40"), ("0.75", "10"), ("1", "10"), ("2", "40")],
     ]
-    found = tickets(finished / "budget")["replicate_0/level_04/level.ticket"].metrics
+    found = tickets(finished / "short")["replicate_0/level_04/level.ticket"].metrics
     for name in ("early_stop_validation_accuracy", "final_validation_accuracy"):
         assert float(rows[4][name]) == pytest.approx(found[name], rel=1e-5)
-    place = [f"--results_dir={finished}", "--name=budget"]
-    assert call("find", *place, *ONE, *ROADS["budget"][0]) == 0
+    place = [f"--results_dir={finished}", "--name=short"]
+    assert call("find", *place, *ONE, *ROADS["short"][0]) == 0
     shown = capsys.readouterr().out
     assert "finished already" in shown and re.search(r"(1\.25|2) trainings spent for each", shown)
     assert re.search(r"^ *2 \(short\) .* 0\.75 *$", shown, re.MULTILINE) and re.search(
         r"^ *4 .* 2 *$", shown, re.MULTILINE
     )
-    assert call("find", *place, *ONE, *ROADS["budget"][0], "--json") == 0
+    assert call("find", *place, *ONE, *ROADS["short"][0], "--json") == 0
     levels = json.loads(capsys.readouterr().out)["levels"]
     assert [level["trainings"]["mean"] for level in levels] == [1, 1.25, 0.75, 1, 2]
     assert [level["in_full"] for level in levels] == [True, True, False, False, True]
     assert call("report", *place) == 0
-    table = (finished / "budget" / "report" / "table.md").read_text()
+    table = (finished / "short" / "report" / "table.md").read_text()
     assert "| trainings |" in table and "| 2 (short) |" in table
 
 
 @pytest.mark.parametrize(
     ("road", "dies", "kept"),
-    [("one_shot", "search_checkpoint.safetensors:3", 0), ("gradual", "checkpoint.safetensors:10", 1)],
+    [
+        ("one_shot", "search_checkpoint.safetensors:3", 0),
+        ("gradual", "checkpoint.safetensors:10", 1),
+        ("budget", "search_2_checkpoint.safetensors:1", 2),  # the third of four short levels
+    ],
 )
 def test_a_killed_training_goes_on(finished, tmp_path, road, dies, kept, capfd):
     """In the middle of a training for the search, and in that of a ticket, whose search is not done again."""
@@ -121,7 +130,7 @@ def test_a_killed_training_goes_on(finished, tmp_path, road, dies, kept, capfd):
     assert run.finished() == [(0, 0)] and len(list(run.folder.rglob(name))) == 1
     assert len(list(run.folder.rglob("search.safetensors"))) == kept
     assert call("find", *place) == 0
-    what = "search of level 0" if name.startswith("search") else "level 1"
+    what = {"one_shot": "search of level 0", "budget": "search of level 1"}.get(road, "level 1")
     assert f"replicate 0, {what} goes on from step " in capfd.readouterr().err
     assert same(tickets(finished / road), tickets(run.folder)) and not list(run.folder.rglob("*checkpoint*"))
 
@@ -145,7 +154,7 @@ def test_all_roads_are_known_without_tensorflow():
 
 
 def test_controls_of_each_road(finished, capsys):
-    for road, levels in (("budget", [1, 4]), ("nodense", [1, 2])):
+    for road, levels in (("short", [1, 4]), ("nodense", [1, 2])):
         place = [f"--results_dir={finished}", f"--name={road}", TINY, "--quiet"]
         assert call("branch", *place, "--random_mask") == 0
         branch = Run(finished / road).branch("random_mask")
@@ -158,7 +167,7 @@ def test_controls_of_each_road(finished, capsys):
 
 def test_a_dry_run_says_the_trainings_of_each_road(tmp_path, capsys):
     place = ["find", f"--results_dir={tmp_path}", *ONE[:2], "--replicates=2", "--dry_run"]
-    assert call(*place, "--density=0.2", "--budget=2") == 0
+    assert call(*place, "--density=0.2", "--budget=2", "--search=iterative") == 0
     out = capsys.readouterr().out
     assert "The road is iterative: 4 levels of 10 steps, then the ticket in full, 40 steps; 2 trainings for 20 %" in out
     assert "0 of 10 levels finished" in out
@@ -167,6 +176,31 @@ def test_a_dry_run_says_the_trainings_of_each_road(tmp_path, capsys):
     plan = json.loads(capsys.readouterr().out)
     assert (plan["levels"], plan["trainings"], plan["steps"]) == (4, 8, 240) and "gradual" in plan["road"]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_budget_says_what_it_chose(finished, tmp_path, capsys, monkeypatch):
+    """What is left of a search after each of its trainings, for short levels and for gradual pruning."""
+    place = [f"--results_dir={tmp_path}", "--name=falling", *ONE[:3], "--budget=2", "--steps=80", "--eval_every=2"]
+    place += ["--density=0.5,0.2"]
+    monkeypatch.setattr(auto, "FALL", -1.0)
+    assert call("find", *place, "--dry_run") == 0
+    out = capsys.readouterr().out
+    assert "The road is auto: 20 steps of the dense network; 60 more of it, pruned bit by bit, if its" in out
+    assert "else 3 short levels of 20 steps" in out and "2 trainings for 20 % of the weights" in out
+    assert "To do: 6 trainings, 3 of 80 steps and 2 of 60 steps and 1 of 20 steps, 380 steps in all" in out
+    assert call("find", *place) == 0
+    told = capsys.readouterr()
+    assert "gradual was chosen: the dense network's validation loss" in told.out
+    assert "The road that search=auto chose is gradual (replicate 0).\n" in told.out
+    falling, short = Run(tmp_path / "falling"), Run(tmp_path / "budget")
+    shutil.copytree(finished / "budget", short.folder)
+    assert short.chosen() == ["the road that search=auto chose is iterative (replicate 0)"]
+    for run, length, gone, left in ((falling, 60, "search", 0), (short, 30, "search_3", 10)):
+        plan = Settings.of(run).plan()
+        for name, steps in (("level", 0), (gone, left if run is short else length)):
+            for path in run.folder.glob(f"*/level_02/{name}.*"):
+                path.unlink()
+            assert sum(each.steps for each in trainings_left(run, plan, [(0, 2)]) if each.search) == steps
 
 
 def test_a_dense_network_that_overfits_early_makes_gradual_pruning_distrusted():
@@ -202,7 +236,7 @@ def test_a_search_in_full_says_what_a_cheaper_one_would_have_taken():
 
 
 BAD = [
-    (["--search=random"], "search to be one of iterative, one_shot, gradual, regrow.*'random'"),
+    (["--search=random"], "search to be one of iterative, one_shot, gradual, auto, regrow.*'random'"),
     (["--search=gradual"], "search='gradual' with a density"),
     (["--search=gradual", "--one_shot", "--density=0.5"], "either one_shot or"),
     (["--density=1"], r"a density in \(0, 1\), but received 1.0"),
@@ -234,7 +268,5 @@ def test_bad_input_is_refused_without_tensorflow(finished):
     assert done.returncode == 0, done.stderr
     said = done.stderr.splitlines()
     assert len(said) == len(lines) and not done.stdout
-    for (_, message), sentence in zip(
-        [*BAD, ((), "density=.*instead of|search='gradual' instead of 'iterative'")], said
-    ):
+    for (_, message), sentence in zip([*BAD, ((), "density=.*instead of|search='gradual' instead of 'auto'")], said):
         assert sentence.startswith("tf-lottery: ") and re.search(message, sentence), sentence

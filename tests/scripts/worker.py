@@ -30,7 +30,7 @@ def small(input_shape=(40,), classes=10, seed=0):
 
 
 class Silence(Display):
-    def begin(self, replicate, level, density, steps=None, search=False):
+    def begin(self, replicate, level, density, steps=None, search=0):
         while level == 1 and any(Path(gate).exists() for gate in sys.argv[3:]):
             time.sleep(0.02)
         return []

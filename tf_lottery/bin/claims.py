@@ -78,7 +78,7 @@ class RunsDisplay(LevelDisplay):
         self.progress.update(self.all, description=run)
 
     def begin(
-        self, replicate: int, level: int, density: float | None, steps: int | None = None, search: bool = False
+        self, replicate: int, level: int, density: float | None, steps: int | None = None, search: int = 0
     ) -> Sequence:
         callbacks = super().begin(replicate, level, density, steps, search)
         self.progress.update(self.level, description=f"replicate {replicate}, {named(level, search)}")

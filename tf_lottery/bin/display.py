@@ -61,7 +61,7 @@ class LevelDisplay:
         return f"{levels}, {finished} of {self.replicates} replicates"
 
     def begin(
-        self, replicate: int, level: int, density: float | None, steps: int | None = None, search: bool = False
+        self, replicate: int, level: int, density: float | None, steps: int | None = None, search: int = 0
     ) -> Sequence:
         self.steps, what = steps or 0, self.named(f"replicate {replicate}, {named(level, search)}")
         self.progress.reset(

@@ -23,7 +23,7 @@ from tf_lottery.bin.display import print_json
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import Problem, Settings
 from tf_lottery.runs.todo import Training
-from tf_lottery.search.plan import WITHIN_ONE
+from tf_lottery.search.plan import APART
 from tf_lottery.training import checkpoint
 
 STEPS = 50  # between two measurements in a rehearsal; it trains twice as many
@@ -130,7 +130,7 @@ def network_of(settings: Problem) -> tuple:
         "precision",
         "deterministic",
     )
-    return (*(getattr(settings, name) for name in names), getattr(settings, "search", None) in WITHIN_ONE)
+    return (*(getattr(settings, name) for name in names), getattr(settings, "search", None) in APART)
 
 
 def _reached(path: Path) -> int:
@@ -175,7 +175,8 @@ def rehearse(work: Callable[[Run, Problem, Stopwatch], Any], settings: Problem) 
     if isinstance(settings, Settings):
         few |= {"levels": 1, "rewind_to": 0, "budget": None, "level_steps": None, "dense": True}
         few |= {"density": settings.density and settings.density[-1:], "search_steps": None}
-        few |= {"search_steps": 2 * STEPS} if settings.search in WITHIN_ONE else {}
+        few |= {"search_steps": 2 * STEPS} if settings.search in APART else {}
+        few |= {"search": "gradual"} if settings.search == "auto" else {}
     watch = Stopwatch()
     # Few steps of many graphs: TensorFlow would warn that they are traced again and again.
     with tempfile.TemporaryDirectory() as folder, only_errors_of("tensorflow"):
@@ -228,7 +229,7 @@ class Stopwatch:
         self.step = self.evaluation = self.around = 0.0
 
     def begin(
-        self, replicate: int, level: int, density: float | None, steps: int | None = None, search: bool = False
+        self, replicate: int, level: int, density: float | None, steps: int | None = None, search: int = 0
     ) -> Sequence:
         import keras
 

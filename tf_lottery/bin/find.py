@@ -122,6 +122,7 @@ def _table(run: Run):
 def _lines(run: Run) -> list[str]:
     cheap, levels = cheap_road(Settings.of(run), run.summary()), by_level(run.summary())
     return [
+        *(f"{said[0].upper()}{said[1:]}." for said in run.chosen()),
         *run.remarks(),
         *filter(None, [comparison.looks(run.settings())]),
         verdict(levels, settings=run.settings()),

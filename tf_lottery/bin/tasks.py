@@ -142,7 +142,7 @@ class TasksDisplay:
         return f"{levels} of {self.levels} levels, {sum(not left for left in self.left.values())} of {len(self.left)} tasks"
 
     def begin(
-        self, task: Task, replicate: int, level: int, density: float | None, steps: int | None, search: bool
+        self, task: Task, replicate: int, level: int, density: float | None, steps: int | None, search: int
     ) -> None:
         if task.name not in self.bars:
             self.bars[task.name] = self.progress.add_task(task.name, total=steps, told="")

@@ -51,7 +51,7 @@ class ControlDisplay(LevelDisplay):
     def control(self, name: str) -> None:
         self.control_now = NAMES[name]
 
-    def begin(self, replicate, level, density, steps=None, search=False) -> Sequence:
+    def begin(self, replicate, level, density, steps=None, search=0) -> Sequence:
         if not self.console.is_terminal:  # where no bar is shown
             self.say(self.named(f"replicate {replicate}, level {level}, {steps:,} steps ..."))
         return super().begin(replicate, level, density, steps, search)

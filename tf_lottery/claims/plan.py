@@ -83,7 +83,7 @@ def _by_rule(of: Search, densities: tuple[float, ...] | None = None) -> ByRule:
 def full() -> Plan:
     """The papers' protocol: LeNet-300-100 on MNIST, 3 replicates."""
     lenet = {"model": "lenet_300_100", "replicates": 3}
-    two_trainings = {"density": (0.0358,), "budget": 2.0, "dense": False}
+    two_trainings = {"density": (0.0358,), "search": "iterative", "budget": 2.0, "dense": False}
     protocol, cheap = _searches({"protocol": {}, "two_trainings": two_trainings}, **lenet)
     runs = {**SWEEP, **{name: {"criterion": name} for name in SIGN_CRITERIA}}
     sweep = list(_searches(runs, **lenet, levels=15, steps=15_000, eval_every=200, test_every=15_000))
@@ -125,7 +125,7 @@ def full() -> Plan:
         cheap=0.036,
         published=True,
         about="LeNet-300-100 on MNIST (55,000 / 5,000 / 10,000 images). `protocol` is the papers' full protocol: 24 rounds, 25 "
-        "trainings of 50,000 steps; `two_trainings` finds a ticket with `--budget=2`, in as long a training of its own. The sweep over criteria, signs, zeros and one-shot pruning uses 15 levels of 15,000 steps; a "
+        "trainings of 50,000 steps; `two_trainings` finds a ticket with `--search=iterative --budget=2`, in as long a training of its own. The sweep over criteria, signs, zeros and one-shot pruning uses 15 levels of 15,000 steps; a "
         "network that still learns then would end a little higher with more. Masks are learned in 22,000 steps (100 epochs), "
         "those of `learned_dwr_constant_long` in 110,000 (500 epochs) and those of `learned_long` in 440,000, the paper's 2,000 epochs. "
         "`conv2_learned_dwr` is Conv-2 on CIFAR-10 in 20 epochs. Where many weights have the same score "
@@ -135,7 +135,7 @@ def full() -> Plan:
 
 def quick() -> Plan:
     """The same questions on MNIST-1D, and on MNIST with little training: minutes on two cores."""
-    two_trainings = {"levels": None, "density": (0.134,), "budget": 2.0, "dense": False}
+    two_trainings = {"levels": None, "density": (0.134,), "search": "iterative", "budget": 2.0, "dense": False}
     protocol, cheap = _searches({"protocol": {}, "two_trainings": two_trainings}, replicates=3, levels=16, steps=1_000)
     four_rounds = {"levels": 4, "prune_fraction": 1 - 0.8**4}  # in one: every fourth density of the protocol
     sweep = _searches(SWEEP, replicates=3, steps=600, eval_every=25, test_every=600, **four_rounds)
@@ -166,7 +166,7 @@ def quick() -> Plan:
         about="A small check of the same questions in minutes, not a reproduction: the published figures are those of "
         "LeNet-300-100 on MNIST by the full protocol (`--scale=full`), and only the order can be compared. Tickets and their "
         "controls are found on MNIST-1D (3,500 / 500 / 1,000 examples) with a residual 500-500-10 network: `protocol` has 16 "
-        "rounds and trainings of 1,000 steps, `two_trainings` has `--budget=2`, the sweep over criteria, signs, zeros and one-shot pruning has 4 levels of 600 "
+        "rounds and trainings of 1,000 steps, `two_trainings` has `--search=iterative --budget=2`, the sweep over criteria, signs, zeros and one-shot pruning has 4 levels of 600 "
         "steps, at every fourth density of those. Supermasks are those of LeNet-300-100 on MNIST: by rule after 2,000 steps of dense "
         "training, learned in 1,100 steps (5 epochs).",
     )

@@ -41,7 +41,9 @@ def about(run: Folder, words: str) -> About:
     spec = run.spec() or {"settings": {}, "versions": {}}
     settings = {**spec["settings"], **{f"version of {name}": value for name, value in spec["versions"].items()}}
     told = {key: plain(value) for key, value in settings.items() if value not in (None, [], {})}
-    return About(run.name, _what(spec["settings"]), words, [f"{remark}." for remark in run.remarks()], told)
+    return About(
+        run.name, _what(spec["settings"]), words, [f"{remark}." for remark in (*run.chosen(), *run.remarks())], told
+    )
 
 
 def write(

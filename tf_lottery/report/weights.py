@@ -55,7 +55,7 @@ def rounds_of(run: Folder, levels: Sequence[Level], ticket: Callable[[int], Tick
     for level in dict.fromkeys((pruned[0], pruned[-1])) if pruned else ():
         found = ticket(level).found
         parent = 0 if found.get("one_shot") else level - 1
-        if found.get("search") == "gradual" or (replicate, parent) not in run.finished():
+        if found.get("search") in ("gradual", "auto") or (replicate, parent) not in run.finished():
             continue
         seen = found.get("level_steps") in (
             None,

@@ -81,7 +81,8 @@ def run_find(
             known = known or Known(run, examples, display.tell, shared, settings.deterministic)
         for r, first, last in stretches(missing):
             model, trainer = problem.of_replicate(settings, dataset, r, strategy)
-            reference = plan.road if plan.search_steps is not None and 0 in plan.asked else None
+            beside = plan.search_steps is not None and 0 in plan.asked
+            reference = plan.road if beside and plan.road != "auto" else None
             trained = Train(trainer, run, display, r, dataset.classes, settings.pruned == "zero", known, reference)
             tickets = find.find_ticket(
                 model,

@@ -28,6 +28,7 @@ from tf_lottery.base import guard
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.runs import spec
 from tf_lottery.runs.tables import NOTES, read_csv, read_rows, read_rule
+from tf_lottery.tickets.file import read_header
 from tf_lottery.tickets.ticket import Ticket
 
 RULE_TABLE = "supermask_by_rule.csv"
@@ -77,13 +78,13 @@ class Folder:
     def _replicate_folder(self, replicate: int) -> Path:
         return self.folder / f"replicate_{replicate}"
 
-    def checkpoint(self, replicate: int, level: int, search: bool = False) -> Path:
-        """Where the training of a level that is not finished keeps how far it has come; or that for the search alone."""
-        return self.level_folder(replicate, level) / f"{'search_' if search else ''}checkpoint.safetensors"
+    def checkpoint(self, replicate: int, level: int, search: int = 0) -> Path:
+        """Where the training of a level that is not finished keeps how far it has come; or one of those for the search alone."""
+        return self.level_folder(replicate, level) / f"{_search(search) + '_' if search else ''}checkpoint.safetensors"
 
-    def searched(self, replicate: int, level: int) -> Path:
-        """What came of the training of a level's network that was for the search alone."""
-        return self.level_folder(replicate, level) / "search.safetensors"
+    def searched(self, replicate: int, level: int, search: int = 1) -> Path:
+        """What came of a training of a level's network that was for the search alone, the first one or another."""
+        return self.level_folder(replicate, level) / f"{_search(search)}.safetensors"
 
     @property
     def trunk(self) -> Self | None:
@@ -144,6 +145,20 @@ class Folder:
         rows = read_rows(self.folder / "notes.csv", NOTES) or {}
         return {at: row["notes"] for at, row in rows.items()}
 
+    def chosen(self) -> list[str]:
+        """A sentence about the roads that the searches went on by, where those were to be chosen."""
+        if ((self.spec() or {}).get("settings") or {}).get("search") != "auto":
+            return []
+        roads: dict[str, set[int]] = {}
+        for replicate, level in self.finished():
+            found = read_header(self.level_folder(replicate, level) / "level.ticket")["found"]
+            if "chosen" in found:
+                roads.setdefault(found["chosen"], set()).add(replicate)
+        own = [
+            f"{road} (replicate{'s' * (len(of) > 1)} {', '.join(map(str, sorted(of)))})" for road, of in roads.items()
+        ]
+        return [f"the road that search=auto chose is {' and '.join(own)}"] if own else []
+
     def remarks(self) -> list[str]:
         """The notes in words, each once for all replicates of a level."""
         replicates: dict[tuple[int, str], list[int]] = {}
@@ -183,3 +198,7 @@ def _folder_name(name: str) -> str:
             f"Expected a name of printable characters, without slashes, that does not begin with a dot, but received {name!r:.80}."
         )
     return name
+
+
+def _search(number: int) -> str:
+    return "search" if number == 1 else f"search_{number}"

@@ -21,18 +21,18 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery.base import container, guard, registry
-from tf_lottery.base.errors import LotteryError, TicketError
+from tf_lottery.base.errors import FormatError, LotteryError, TicketError
 from tf_lottery.masking import state
 from tf_lottery.masking.weights import sublayers
 from tf_lottery.problems import data
 from tf_lottery.runs.results import Run
+from tf_lottery.runs.todo import SEARCHED
 from tf_lottery.search.callbacks.prune_by_schedule import PruneBySchedule
 from tf_lottery.search.lottery import Snapshot
 from tf_lottery.tickets.file import read_header
 from tf_lottery.tickets.values import arrays
 from tf_lottery.training.trainer import Trainer
 
-FORMAT = "tf_lottery.searched/1"
 MOST_BYTES = 2**40
 
 
@@ -63,7 +63,7 @@ class Known:
     shared: str | None = None
     deterministic: bool = False
 
-    def key(self, trainer: Trainer, model, callbacks: Sequence, steps: int | None, search: bool) -> str | None:
+    def key(self, trainer: Trainer, model, callbacks: Sequence, steps: int | None, search: int) -> str | None:
         """The fingerprint of a training that is about to begin; None if its callbacks learn on the way what no file tells."""
         told = (Snapshot, PruneBySchedule) if search else Snapshot
         if not all(isinstance(callback, told) for callback in callbacks):
@@ -97,21 +97,24 @@ class Known:
                     with contextlib.suppress(OSError):  # another one waits there, or has removed it
                         place.rmdir()
 
-    def searched(self, replicate: int, level: int, key: str, model, callbacks: Sequence) -> bool:
-        """Puts a model where its training for the search alone has brought it; returns whether that is known."""
-        own = self.run.searched(replicate, level)
+    def searched(
+        self, replicate: int, level: int, search: int, key: str, model, callbacks: Sequence
+    ) -> list[dict[str, Any]] | None:
+        """Puts a model where one of its trainings for the search alone has brought it; returns its curve, or None if that is not known."""
+        own = self.run.searched(replicate, level, search)
         for path in (own, *self._elsewhere(level, own.name)):
             try:
-                if container.read_header(path, FORMAT).get("training") == key:
+                header = container.read_header(path, SEARCHED)
+                if header.get("training") == key:
                     _put(path, model, callbacks)
-                    return True
-            except FileNotFoundError:
+                    return header["curve"]
+            except (FileNotFoundError, FormatError):  # or of another version
                 pass
             except (TicketError, KeyError):
                 if path == own:
                     aside = guard.set_aside(own).name
                     self.tell(f"{own} is damaged: it is kept as {aside}, and its training is done again.")
-        return False
+        return None
 
     def level(self, level: int, key: str, model, callbacks: Sequence) -> Outcome | None:
         """Puts a model where the training of a level in another run has brought it; None if there is none."""
@@ -150,14 +153,15 @@ def _age(path: Path) -> int:
         return sys.maxsize
 
 
-def save(path: Path, key: str, model, callbacks: Sequence) -> None:
-    """Writes what came of a training for the search alone."""
+def save(path: Path, key: str, model, callbacks: Sequence, steps: int, curve: Sequence[Mapping[str, Any]]) -> None:
+    """Writes what came of a training for the search alone, with the validation losses on its way."""
     kept = {f"mask/{i}": mask for i, mask in enumerate(state.get_masks(model).values())}
     kept |= {f"value/{i}": value for i, value in enumerate(state.get_values(model).values())}
     for callback in callbacks:
         if isinstance(callback, Snapshot):
             kept |= {f"start/{i}": value for i, value in callback.saved().items()}
-    container.write(path, FORMAT, {"training": key}, kept)
+    seen = [{name: row[name] for name in ("step", "validation_loss") if name in row} for row in curve]
+    container.write(path, SEARCHED, {"training": key, "steps": steps, "curve": seen}, kept)
 
 
 def digest_of(dataset: data.Dataset) -> str:
@@ -168,7 +172,7 @@ def digest_of(dataset: data.Dataset) -> str:
 
 
 def _put(path: Path, model, callbacks: Sequence) -> None:
-    _, kept = container.read(path, FORMAT, MOST_BYTES)
+    _, kept = container.read(path, SEARCHED, MOST_BYTES)
     masks = {kernel: kept[f"mask/{i}"] for i, kernel in enumerate(state.get_masks(model))}
     names = list(state.named_variables(model))
     state.set_state(model, masks, {name: kept[f"value/{i}"] for i, name in enumerate(names)})

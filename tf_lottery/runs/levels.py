@@ -33,12 +33,12 @@ class Display(Protocol):
     """What an experiment tells about its progress."""
 
     def begin(
-        self, replicate: int, level: int, density: float | None, steps: int | None = None, search: bool = False
+        self, replicate: int, level: int, density: float | None, steps: int | None = None, search: int = 0
     ) -> Sequence:
         """A training of a level begins, of so many steps; returns Keras callbacks to be called while it trains.
 
         Args:
-          search: Whether it is for the search alone, and no ticket's.
+          search: Which of the level's trainings for the search alone it is, from 1 on; 0: it is its ticket's.
         """
 
     def skipped(self, steps: int) -> None:
@@ -81,7 +81,7 @@ class Train:
         self.trainer, self.run, self.display, self.replicate, self.known = trainer, run, display, replicate, known
         self.steps, self.eval_every, self.test_accuracy = trainer.steps, trainer.eval_every, trainer.test_accuracy
         self.guessing, self.connects = math.log(classes), connects
-        self.level, self.search = 0, False
+        self.level, self.search = 0, 0
         self.notes: list[str] = []
         self.key: str | None = None
         self.shared_with: str | None = None
@@ -92,7 +92,11 @@ class Train:
     def probe(self):
         return self.trainer.probe
 
-    def comes(self, level: int, search: bool) -> None:
+    @property
+    def curve(self):
+        return self.trainer.curve
+
+    def comes(self, level: int, search: int) -> None:
         """Which training is next: that of a level's ticket, or one of its network for the search alone."""
         self.level, self.search = level, search
 
@@ -102,11 +106,11 @@ class Train:
         checkpoint = self.run.checkpoint(self.replicate, self.level, self.search)
         density, length = masks.density(state.get_masks(model)), steps or self.steps
         if self.known:
-            own = self.search and self.run.searched(self.replicate, self.level).is_file()
+            own = self.search and self.run.searched(self.replicate, self.level, self.search).is_file()
             self.key = self.known.key(self.trainer, model, callbacks, steps, self.search)
         if self.known and self.key:
             self._alone.enter_context(self.known.alone(self.key))
-            if (metrics := self._known(model, callbacks, self.known, self.key)) is not None:
+            if (metrics := self._known(model, callbacks, length, self.known, self.key)) is not None:
                 if self.trainer.replicas.is_chief:
                     checkpoint.unlink(missing_ok=True)  # this run was stopped in it, and another one was faster
                 if not own:
@@ -118,29 +122,31 @@ class Train:
             shown = [*shown, *self.log.callbacks(self.level)]
         metrics = self.trainer(model, [*callbacks, *shown], steps=steps)
         if self.search:
-            self._searched(model, callbacks)
+            self._searched(model, callbacks, length)
         else:
             self.notes = self._looked_at(model)
         return metrics
 
-    def _known(self, model, callbacks, known: Known, key: str) -> Mapping | None:
+    def _known(self, model, callbacks, length: int, known: Known, key: str) -> Mapping | None:
         """The metrics of a training that is not done again, with the model where it ended; None if it is not known."""
         if not self.search:
             if (level := known.level(self.level, key, model, callbacks)) is None:
                 return None
             self.trainer.curve, self.notes, self.shared_with = level.curve, level.notes, level.run
             return level.metrics
-        found = known.searched(self.replicate, self.level, key, model, callbacks)
-        self.trainer.replicas.check_same(found, f"training for the search of level {self.level} in {self.run.folder}")
-        if not found:
+        curve = known.searched(self.replicate, self.level, self.search, key, model, callbacks)
+        self.trainer.replicas.check_same(curve, f"training for the search of level {self.level} in {self.run.folder}")
+        if curve is None:
             return None
-        self._searched(model, callbacks)
+        self.trainer.curve = curve
+        self._searched(model, callbacks, length)
         return {}
 
-    def _searched(self, model, callbacks) -> None:
+    def _searched(self, model, callbacks, steps: int) -> None:
         """Keeps what came of a training for the search, for who goes on from there."""
         if self.key and self.trainer.replicas.is_chief:
-            save(self.run.searched(self.replicate, self.level), self.key, model, callbacks)
+            path = self.run.searched(self.replicate, self.level, self.search)
+            save(path, self.key, model, callbacks, steps, self.trainer.curve)
         self.release()
 
     def release(self) -> None:
@@ -194,6 +200,8 @@ def write(
                 row = run.write_level(replicate, ticket, trained.trainer.curve)
                 trained.release()
                 remarks = [f"trained for {trained.shared_with}"] if trained.shared_with else []
+                if "chosen" in ticket.found:
+                    remarks += [f"{ticket.found['chosen']} was chosen: {ticket.found['because']}"]
                 if trained.reference and ticket.level == 0:
                     remarks += filter(None, [reference_in_words(trained.trainer.curve, trained.reference)])
                 told = {"remark": "; ".join(remarks)} if remarks else {}

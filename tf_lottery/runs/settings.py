@@ -80,10 +80,10 @@ class Settings(Problem):
     """What decides the results of `tf-lottery find`."""
 
     search: str = setting(
-        "iterative",
+        "auto",
         "The road to a ticket: iterative, each level pruned from the one before; one_shot, each from the dense network; gradual, "
         "each pruned bit by bit within one training, and rewound then. Or regrow: no ticket, but a network that is sparse from the "
-        "start.",
+        "start. auto: iterative; with a budget short levels or gradual, by what the search sees of the network.",
     )
     density: tuple[float, ...] | None = setting(
         None,
@@ -140,7 +140,7 @@ class Settings(Problem):
         Raises:
           LotteryError: If a number is out of range, or they do not go together.
         """
-        road = plan_lib.road_of(self.search, self.one_shot)
+        road = plan_lib.road_of(self.search, self.one_shot, self.budget)
         own = dataclasses.replace(self, search=road, one_shot=road == "one_shot")
         defaults = vars(models.preset(own.model))
         settings = own._filled({name: d for name, d in defaults.items() if name != "levels" or own.density is None})
@@ -159,8 +159,8 @@ class Settings(Problem):
 
     @property
     def first(self) -> int:
-        """The first level: where a mask is made within one training there may be no dense network."""
-        return int(self.search in plan_lib.WITHIN_ONE and not self.dense)
+        """The first level: where each has a search of its own there may be no dense network."""
+        return int(self.search in plan_lib.APART and not self.dense)
 
     def plan(self, kernels: Kernels | None = None) -> Plan | None:
         """The trainings of the search; of resolved settings.

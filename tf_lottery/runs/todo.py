@@ -2,38 +2,58 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tf_lottery.base import container
+from tf_lottery.base.errors import LotteryError
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import Settings
 from tf_lottery.search.plan import Plan
 
 BUDGET = 2
+SEARCHED = "tf_lottery.searched/2"  # the format of what came of a training for the search alone
 
 
 @dataclass(frozen=True)
 class Training:
-    """A training that is left to do: that of a level's ticket, or one of its network for the search alone."""
+    """A training that is left to do: that of a level's ticket, or one of its network for the search alone, the first or another."""
 
     replicate: int
     level: int
     steps: int
-    search: bool = False
+    search: int = 0
 
 
 def trainings_left(run: Run, plan: Plan, left: Sequence[tuple[int, int]]) -> list[Training]:
     """The trainings that lead to the (replicate, level) that are left, in the order in which they come."""
     todo: list[Training] = []
     for replicate, level in left:
-        if (parent := plan.searched(level)) is not None:
-            search = Training(replicate, parent, plan.search_steps or 0, search=True)
-            if search not in todo and not run.searched(replicate, parent).is_file():
+        for of, steps in plan.searches(level):
+            done = _searched(run, replicate, of)
+            if plan.road == "auto" and of and not any(length > (plan.search_steps or 0) for length in done):
+                steps -= sum(done)  # short levels, some of which are there
+            elif done:
+                continue
+            search = Training(replicate, of, steps, search=len(done) + 1)
+            if steps and search not in todo:
                 todo.append(search)
         todo.append(Training(replicate, level, plan.own(level)))
     return todo
+
+
+def _searched(run: Run, replicate: int, level: int) -> list[int]:
+    """How many steps each training had that is done, of a level's network and for the search alone."""
+    lengths: list[int] = []
+    while (path := run.searched(replicate, level, len(lengths) + 1)).is_file():
+        with contextlib.suppress(LotteryError):  # damaged: it is seen, and told, by who wants what is in it
+            lengths.append(container.read_header(path, SEARCHED)["steps"])
+            continue
+        break
+    return lengths
 
 
 def each_of(left: Sequence[tuple[int, int]], steps: int) -> list[Training]:
@@ -46,6 +66,8 @@ def in_words(settings: Settings, plan: Plan) -> str:
     last = [level for level in plan.asked if level]
     short, rounds = plan.search_steps or plan.own(plan.levels), f"{plan.levels} level{'s' * (plan.levels > 1)}"
     how = {
+        "auto": f"{short:,} steps of the dense network; {plan.gradual_steps:,} more of it, pruned bit by bit, if its validation loss still falls "
+        f"then, else {plan.short_levels - 1} short levels of {short:,} steps",
         "iterative": f"{rounds} of {short:,} steps",
         "one_shot": f"a dense network of {short:,} steps, pruned at once",
         "gradual": f"pruned bit by bit in {short:,} steps",

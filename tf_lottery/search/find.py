@@ -20,13 +20,14 @@ from tf_lottery.masking.gradients import Probe
 from tf_lottery.masking.masked import Masked
 from tf_lottery.masking.weights import Fraction, Kernel, Prunable
 from tf_lottery.rules import masks, treatments
-from tf_lottery.search.gradual import check_gradual, gradual
+from tf_lottery.search.auto import auto
+from tf_lottery.search.gradual import check_kernels, gradual
 from tf_lottery.search.iterative import iterative
 from tf_lottery.search.logger import Log, Logger, logged
 from tf_lottery.search.loggers import made
 from tf_lottery.search.lottery import Lottery, Train, begin, beginning, check_train, cost_of_search, train_level
 from tf_lottery.search.one_shot import one_shot as from_dense
-from tf_lottery.search.plan import Kernels, check, planned, road_of, steps_of
+from tf_lottery.search.plan import Kernels, Plan, check, check_gradual, planned, road_of, steps_of
 from tf_lottery.search.rates import PAPERS
 from tf_lottery.search.regrow import check_regrow, regrow
 from tf_lottery.search.rounds import Rounds, names, treat
@@ -38,6 +39,7 @@ ROADS: dict[str, Callable[[Lottery], Iterator[Ticket]]] = {
     "iterative": iterative,
     "one_shot": from_dense,
     "gradual": gradual,
+    "auto": auto,
     "regrow": regrow,
 }
 
@@ -46,7 +48,7 @@ def find_ticket(
     model: keras.Model,
     train: Train,
     *,
-    search: str = "iterative",
+    search: str = "auto",
     levels: int | None = None,
     density: float | Sequence[float] | None = None,
     budget: float | None = None,
@@ -78,9 +80,8 @@ def find_ticket(
     Biases, normalisation and other variables return to their initial values with the survivors, statistics and random
     seeds too (with `survivors="keep"` they stay). A compiled optimizer loses its state, so every level starts anew.
 
-    A search in full costs a training for each level. Cheaper are few short levels, `density=0.036, budget=2`, and
-    `search="gradual", density=0.036`; each ticket's metrics tell what it cost in `trainings`: the steps of its search and its own,
-    over the steps of one training.
+    A search in full costs a training for each level. A cheaper one has a budget, as in `density=0.036, budget=2`. Each ticket's
+    metrics tell what it cost in `trainings`: the steps of its search and its own, over the steps of one training.
 
     Args:
       model: A built Keras 3 model, plain or wrapped. It is trained in place and holds the last level at the end.
@@ -89,13 +90,15 @@ def find_ticket(
         than the ticket's, it takes `steps` too, as in `train(model, callbacks, steps=12_000)`, with the steps of one training.
       search: The road: `"iterative"` prunes each level from the one before; `"one_shot"` each directly from the dense network;
         `"gradual"` each in a training of its own, bit by bit, and rewinds it then; `"regrow"` searches nothing: it trains a network
-        that is sparse from the start (`callbacks.RegrowBySchedule`), which is no rewound ticket, see `search.regrow`.
+        that is sparse from the start (`callbacks.RegrowBySchedule`), which is no rewound ticket, see `search.regrow`. `"auto"` is
+        `"iterative"`, and with a `budget` the one of short levels and gradual pruning that the network is made for, see `search.auto`.
       levels: How many pruning rounds, at least 1; by default 10, or as many as rounds of `prune_fraction` lead to `density`.
       density: What the last ticket is to keep, in (0, 1), or several densities in falling order; with whole channels shares of these. Each
         level prunes as many rounds of `prune_fraction` at once as it takes. The tickets of these densities are trained in full.
-      budget: The trainings that the last ticket may cost, its own included: that of `search="iterative"` has 4 levels of
-        (budget - 1) / 4 of the steps, of which the first two prune three rounds where the last two prune two; with
-        `search="regrow"` how long the one training is.
+      budget: The trainings that the last ticket may cost, its own included. `search="iterative"` has 4 levels of
+        (budget - 1) / 4 of the steps then (above 2 more levels, of a quarter of the steps at most), of which the first half prunes
+        three rounds where the second prunes two; `search="auto"` the first of these, and what it chooses for the rest; with
+        `search="regrow"` it is how long the one training is.
       level_steps: Steps of the levels that only lead to a ticket; by default they are trained in full.
       search_steps: With `search="gradual"` the steps of the training that prunes, by default half of the steps; with
         `search="regrow"` those of the one that there is, by default all.
@@ -153,7 +156,7 @@ def find_ticket(
     arXiv 1903.01611) for `rewind_to`.
     """
     check_train(train)
-    road = road_of(search, one_shot)
+    road = road_of(search, one_shot, budget)
     _check(levels, rewind_to)
     held = treatments.get_pruned(pruned) is not treatments.zero
     masked = wrapping.wrap(model, prunable, exclude=exclude, held=held)
@@ -169,7 +172,8 @@ def find_ticket(
         kernels=Kernels(fractions, state.get_masks(masked), axes),
     )
     assert plan is not None
-    check(plan, road, criterion=criterion, reset=reset, min_per_kernel=min_per_kernel, rewind_to=rewind_to)
+    limits: Any = {"criterion": criterion, "reset": reset, "min_per_kernel": min_per_kernel, "rewind_to": rewind_to}
+    check(plan, road, **limits)
     rounds = Rounds(
         plan.fractions,
         lambda path, seed: recipes.draw(kernels[path], seed),
@@ -185,7 +189,7 @@ def find_ticket(
         seed=seed,
     )
     if road == "gradual":
-        check_gradual(rounds, plan)
+        check_kernels(rounds, plan)
     if road == "regrow":
         check_regrow(rounds, plan, rewind_to, probe, train)
     else:
@@ -207,9 +211,12 @@ def find_ticket(
         else:
             start = given[-1] if given else begin(masked, found)
         own: dict[str, Any] = {"steps": plan.steps, "search_steps": plan.search_steps, "asked": plan.asked}
+        if road == "auto":
+            own |= {"short": plan.short, "gradual_steps": plan.gradual_steps}
+            own["not_gradual"] = _why_not_gradual(rounds, plan, limits)
         own["probe"] = probe if road == "regrow" else None
         ways = ["prune_fraction" if density is None else "density", "exclude"]
-        ways += [] if road == "gradual" else ["min_per_kernel"]
+        ways += [] if road in ("gradual", "auto") else ["min_per_kernel"]
         own["watch"] = health.Watch(masked, scope, ways=ways)
         lottery = Lottery(masked, train, rounds, {**found, **_begun_with(start)}, start, given, rewind_to, **own)
         lottery.callbacks = log.callbacks
@@ -314,6 +321,16 @@ def _check_given(given: Sequence[Ticket], road: str, told: Mapping) -> None:
                 raise LotteryError(
                     f"Expected tickets of a search with {key}={told.get(key)} to go on from, but {ticket} is of {ticket.found.get(key)}."
                 )
+
+
+def _why_not_gradual(rounds: Rounds, plan: Plan, limits: Mapping[str, Any]) -> str | None:
+    """Why gradual pruning cannot take the place of short levels; None if it can."""
+    try:
+        check_gradual(plan.gradual_steps, **limits)
+        check_kernels(rounds, plan)
+    except LotteryError as error:
+        return f"gradual pruning cannot do that: {error}"
+    return None
 
 
 def _check(levels, rewind_to) -> None:

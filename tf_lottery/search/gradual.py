@@ -32,25 +32,31 @@ def gradual(lottery: Lottery) -> Iterator[Ticket]:
     if last.final is None and 0 in lottery.asked:
         yield lottery.level(lottery.begin, searches=0)
     for level in range(last.level + 1, rounds.levels + 1):
-        pruned = _pruned(lottery, level)
-        start = treat(
-            pruned.masks,
-            arrays(pruned.initial),
-            arrays(pruned.final),
-            survivors=rounds.survivors,
-            pruned=rounds.pruned,
-            dense=lottery.begin,
-            draw=rounds.draw,
-            seed=[rounds.seed, level],
+        yield lottery.level(
+            lottery.named(rewound(lottery, level, lottery.search_steps or 0), lottery.begin), searches=1
         )
-        new = Ticket(pruned.masks, start, level=level)
-        yield lottery.level(lottery.named(new, lottery.begin), searches=1)
 
 
-def _pruned(lottery: Lottery, level: int) -> Ticket:
+def rewound(lottery: Lottery, level: int, steps: int) -> Ticket:
+    """A level, not trained yet: the masks of a gradual training of so many steps, with the weights that it began with."""
+    rounds, pruned = lottery.rounds, _pruned(lottery, level, steps)
+    start = treat(
+        pruned.masks,
+        arrays(pruned.initial),
+        arrays(pruned.final),
+        survivors=rounds.survivors,
+        pruned=rounds.pruned,
+        dense=lottery.begin,
+        draw=rounds.draw,
+        seed=[rounds.seed, level],
+    )
+    return Ticket(pruned.masks, start, level=level)
+
+
+def _pruned(lottery: Lottery, level: int, steps: int) -> Ticket:
     """The dense network after a training in which it was pruned: its masks, and the weights before and after."""
     rounds, masked = lottery.rounds, lottery.masked
-    steps, begins = lottery.search_steps or 0, lottery.rewind_to
+    begins = lottery.rewind_to
     densities = densities_of(lottery, level)
     competing = densities if rounds.axes is None else rounds.axes
     schedule: Cubic | Mapping[str, Callable]
@@ -63,7 +69,7 @@ def _pruned(lottery: Lottery, level: int) -> Ticket:
         }
     pruning = PruneBySchedule(schedule, criterion=rounds.criterion, scope=rounds.scope, seed=rounds.seed)
     pruning.watches = False  # the level that is trained with these masks tells
-    trained = train_level(masked, lottery.train, lottery.begin, begins, steps, [pruning], level=level, search=True)
+    trained = train_level(masked, lottery.train, lottery.begin, begins, steps, [pruning], level=level, search=1)
     masks = state.get_masks(masked)
     if all((mask == lottery.begin.masks[path]).all() for path, mask in masks.items()):
         raise LotteryError("Expected train to hand its callbacks on, for gradual pruning, but it did not.")
@@ -74,7 +80,7 @@ def _never(step):
     return False, 0.0
 
 
-def check_gradual(rounds: Rounds, plan: Plan) -> None:
+def check_kernels(rounds: Rounds, plan: Plan) -> None:
     """Refuses what gradual pruning cannot do with the kernels of a network; see `plan.check` for the rest.
 
     Raises:

@@ -42,6 +42,9 @@ class Lottery:
       steps: Those of one training; None where nobody asks.
       search_steps: Those of each training of the search; None: as many.
       asked: The levels whose tickets are trained in full.
+      short: With `search="auto"`, for each level what the short levels that lead there prune.
+      gradual_steps: With `search="auto"`, the steps of a gradual training.
+      not_gradual: With `search="auto"`, why gradual pruning cannot lead there; None if it can.
       probe: What gradients are taken on, where a road takes some while it trains.
       watch: Told of each level's masks before it is trained: warns of those that do harm.
       callbacks: Keras callbacks for the training of a level.
@@ -57,6 +60,9 @@ class Lottery:
     steps: int | None = None
     search_steps: int | None = None
     asked: Sequence[int] = ()
+    short: Sequence[Sequence[Mapping[str, float]]] = ()
+    gradual_steps: int = 0
+    not_gradual: str | None = None
     probe: Probe | None = None
     watch: Callable[[Mapping[str, np.ndarray]], None] = lambda masks: None
     callbacks: Callable[[int], Sequence] = lambda level: ()
@@ -66,12 +72,12 @@ class Lottery:
         """The ticket to go on from; it may be the untrained network."""
         return self.given[-1] if self.given else self.begin
 
-    def level(self, ticket: Ticket, searches: int) -> Ticket:
+    def level(self, ticket: Ticket, searches: float) -> Ticket:
         """A level after its own training, in full if it was asked for; its metrics tell what it cost, in `trainings`.
 
         Args:
           ticket: The level, not trained yet.
-          searches: How many trainings of the search came before.
+          searches: How many trainings of the search came before, each of `search_steps`.
         """
         steps = None if self.search_steps is None or ticket.level in self.asked else self.search_steps
         if ticket.level:
@@ -88,7 +94,7 @@ class Lottery:
         if self.search_steps is None or ticket.found.get("steps", self.steps) == self.search_steps:
             return ticket
         start = self.begin if ticket.level == 0 else ticket
-        return train_level(self.masked, self.train, start, self.rewind_to, self.search_steps, search=True)
+        return train_level(self.masked, self.train, start, self.rewind_to, self.search_steps, search=1)
 
     def named(self, ticket: Ticket, *parents: Ticket) -> Ticket:
         """The same ticket, which says how it is found, with the recipes of its parents."""
@@ -159,7 +165,7 @@ def train_level(
     callbacks=(),
     *,
     level: int | None = None,
-    search: bool = False,
+    search: int = 0,
 ):
     """The ticket after training. A dense one that is to be rewound to a later step gets that step's weights as initial.
 
@@ -167,7 +173,7 @@ def train_level(
 
     Args:
       level: The level that the training is of, if not the ticket's.
-      search: Whether it is for the search alone, and no ticket's own.
+      search: Which of the level's trainings for the search alone it is, from 1 on; 0: it is the ticket's own.
     """
     state.set_state(masked, ticket.masks, arrays(ticket.initial))
     snapshot = Snapshot(rewind_to) if rewind_to and ticket.level == 0 else None

@@ -6,6 +6,7 @@ before it loads either.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 import numbers
@@ -20,10 +21,12 @@ from tf_lottery.rules import criteria, patterns
 from tf_lottery.rules.masks import Arrays, Axes
 from tf_lottery.search.rates import Cubic, at_once, rounds_to, spread
 
-ROADS = ("iterative", "one_shot", "gradual", "regrow")
+ROADS = ("iterative", "one_shot", "gradual", "auto", "regrow")
 LEVELS = 10
 LEVELS_OF_BUDGET = 4  # few, short and rewound
+LONGEST = 1 / 4  # of a training's steps: a larger budget makes more levels
 WITHIN_ONE = ("gradual", "regrow")  # roads whose masks are made within one training
+APART = ("auto", *WITHIN_ONE)  # roads with a level for each density alone, which need no dense network
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,15 @@ class Plan:
     """A search before it begins.
 
     Attributes:
-      road: One of `ROADS`.
+      road: One of `ROADS`; what `auto` chooses is known in the search.
       levels: How many rounds of pruning; level 0 is the dense network.
       steps: Those of one training; None where all are of one length, and nobody said which.
       search_steps: Those of the search's trainings; None: as many.
       asked: The levels whose tickets were asked for: those are trained in full, where the trainings have two lengths.
       told: What a ticket tells of it.
       fractions: For each round the share of its remaining weights that each kernel loses; empty where no network was given.
+      short_levels: With `auto`, how many short levels there would be, the dense network's included.
+      short: With `auto`, for each level what each of those would prune, in the words of `fractions`.
     """
 
     road: str
@@ -47,34 +52,45 @@ class Plan:
     asked: list[int] = field(default_factory=list)
     told: dict[str, Any] = field(default_factory=dict)
     fractions: list[dict[str, float]] = field(default_factory=list)
+    short_levels: int = 0
+    short: list[list[dict[str, float]]] = field(default_factory=list)
 
     @property
     def first(self) -> int:
-        """The first level: where a mask is made within one training no dense network is needed, and there may be none."""
-        return int(self.road in WITHIN_ONE and 0 not in self.asked)
+        """The first level: where each has a search of its own no dense network is needed, and there may be none."""
+        return int(self.road in APART and 0 not in self.asked)
 
     def own(self, level: int) -> int:
         """The steps of a level's own training."""
         whole = self.search_steps is None or (level in self.asked and not (self.road == "regrow" and level))
         return (self.steps if whole else self.search_steps) or 0
 
-    def searched(self, level: int) -> int | None:
-        """The level whose network is trained once more, for the search alone, before this one; None if that is not needed.
+    def searches(self, level: int) -> list[tuple[int, int]]:
+        """The trainings for the search alone that a level needs before its own: (the level whose network it is, steps).
 
-        With gradual pruning it is this level's.
+        With `auto` what follows on the first one is told as one training, as which it may come.
         """
         if self.search_steps is None or level == 0 or self.road == "regrow":
-            return None
+            return []
+        if self.road == "auto":
+            return [(0, self.search_steps), (level, self.search_steps * (self.short_levels - 1))]
         if self.road == "gradual":
-            return level
+            return [(level, self.search_steps)]
         parent = 0 if self.road == "one_shot" else level - 1
-        return None if self.own(parent) == self.search_steps else parent
+        return [] if self.own(parent) == self.search_steps else [(parent, self.search_steps)]
+
+    @property
+    def gradual_steps(self) -> int:
+        """With `auto`: the steps of a gradual training, if that is chosen; no more than one training has."""
+        return min((self.short_levels - 1) * (self.search_steps or 0), self.steps or 0)
 
     def trainings(self, level: int) -> float:
-        """What the ticket of a level costs."""
+        """What the ticket of a level costs; with `auto`, at most."""
         whole = self.steps or 1
         one = (self.search_steps or whole) / whole
-        searches = {"iterative": level, "regrow": 0}.get(self.road, min(level, 1))
+        searches = {"iterative": level, "regrow": 0, "auto": self.short_levels * min(level, 1)}.get(
+            self.road, min(level, 1)
+        )
         return round(searches * one + (self.own(level) or whole) / whole, 6)
 
 
@@ -144,11 +160,12 @@ def planned(
 
     rounds = _rounds(wanted, kernels)
     count = _count(road, levels, wanted, budget, rounds)
+    short = _of_budget(budget) if road == "auto" and budget is not None else 0
     name = "search_steps" if road in WITHIN_ONE else "level_steps"
     given = search_steps if road in WITHIN_ONE else level_steps
     one_length = road not in WITHIN_ONE and budget is None and given is None
     whole = None if one_length else steps()
-    length = None if whole is None else _length(name, road, count, budget, given, whole, least)
+    length = None if whole is None else _length(name, road, short or count, budget, given, whole, least)
     if count is None or (rounds is None and road == "iterative" and len(wanted) > 1):
         return None
     per_round, asked = _fractions(road, count, wanted, rounds, kernels, falling=budget is not None)
@@ -156,7 +173,12 @@ def planned(
         told: dict[str, Any] = {"search": road, "density": wanted, "levels": count} if wanted else {}
         return Plan(road, count, asked=asked, told=told, fractions=per_round)
     told = {"search": road, "density": wanted or None, "levels": count, "budget": budget, name: length}
-    return Plan(road, count, whole, length, ([0] if dense else []) + asked, told, per_round)
+    plan = Plan(road, count, whole, length, ([0] if dense else []) + asked, told, per_round, short)
+    if short and kernels and rounds:
+        each = [spread([end], short, falling=True)[0] for end in rounds]
+        levels_to = [[at_once(kernels.fractions, one) for one in lengths] for lengths in each]
+        plan = dataclasses.replace(plan, short=levels_to)
+    return plan
 
 
 def _rounds(wanted: Sequence[float], kernels: Kernels | None) -> list[float] | None:
@@ -178,7 +200,7 @@ def _count(road, levels, wanted, budget, rounds) -> int | None:
             )
         return len(wanted)
     if levels is None and budget is not None:
-        return max(LEVELS_OF_BUDGET, len(wanted), math.ceil(budget) - 1)
+        return max(len(wanted), _of_budget(budget))
     if levels is None:
         return None if rounds is None else max(len(wanted), round(rounds[-1]))
     if levels < len(wanted):
@@ -186,12 +208,21 @@ def _count(road, levels, wanted, budget, rounds) -> int | None:
     return levels
 
 
+def _of_budget(budget: float) -> int:
+    """How many short levels a budget has.
+
+    >>> _of_budget(1.5), _of_budget(3), _of_budget(5)
+    (4, 8, 16)
+    """
+    return max(LEVELS_OF_BUDGET, math.ceil(round((budget - 1) / LONGEST, 6)))
+
+
 def _length(name: str, road: str, levels: int | None, budget, given, steps: int, least: int) -> int:
     """The steps of each of the search's trainings."""
     if road == "regrow":
         given = int(steps * (1 if budget is None else budget)) if given is None else given
     elif budget is not None:
-        given = min(steps, int((budget - 1) * steps / (levels if road == "iterative" else 1)))
+        given = min(steps, int((budget - 1) * steps / (levels if road in ("iterative", "auto") else 1)))
     elif given is None:
         given = steps // 2
     if not isinstance(given, int | np.integer) or given < least or (given > steps and road != "regrow"):
@@ -216,16 +247,19 @@ def _fractions(road, levels, wanted, rounds, kernels, falling) -> tuple[list[dic
     return [at_once(fractions, length) for length in lengths], asked
 
 
-def road_of(search: str, one_shot: bool) -> str:
-    """
+def road_of(search: str, one_shot: bool, budget: float | None) -> str:
+    """The road that a search takes: `auto` without a budget is that of the papers.
+
     Raises:
       LotteryError: If there is no such road, or two are named.
     """
     if search not in ROADS:
         raise LotteryError(f"Expected search to be one of {', '.join(ROADS)}, but received {search!r}.")
-    if one_shot and search not in ("iterative", "one_shot"):
+    if one_shot and search not in ("auto", "iterative", "one_shot"):
         raise LotteryError(f"Expected either one_shot or search={search!r}, but received both.")
-    return "one_shot" if one_shot else search
+    if one_shot:
+        return "one_shot"
+    return "iterative" if search == "auto" and budget is None else search
 
 
 def check(plan: Plan | None, road: str, *, criterion, reset: str, min_per_kernel: int, rewind_to: int) -> None:
@@ -241,8 +275,25 @@ def check(plan: Plan | None, road: str, *, criterion, reset: str, min_per_kernel
         raise LotteryError(
             f"Expected rewind_to within the {plan.search_steps} steps of the search's trainings, but received {rewind_to}."
         )
-    if road != "gradual":
-        return
+    if road == "gradual":
+        check_gradual(
+            plan.search_steps if plan is not None else None,
+            criterion=criterion,
+            reset=reset,
+            min_per_kernel=min_per_kernel,
+            rewind_to=rewind_to,
+        )
+
+
+def check_gradual(steps: int | None, *, criterion, reset: str, min_per_kernel: int, rewind_to: int) -> None:
+    """Refuses what gradual pruning cannot do.
+
+    Args:
+      steps: Those that it has, if that is known.
+
+    Raises:
+      LotteryError: If there is such a thing.
+    """
     criteria.without_gradient(criterion, "search='gradual'")
     if reset != "each_level":
         raise LotteryError(f"Expected reset='each_level' with search='gradual', but received {reset!r}.")
@@ -250,8 +301,8 @@ def check(plan: Plan | None, road: str, *, criterion, reset: str, min_per_kernel
         raise LotteryError(
             f"Expected min_per_kernel=1 with search='gradual', which keeps one, but received {min_per_kernel}."
         )
-    if plan:
-        Cubic(0.5, plan.search_steps or 0, rewind_to)  # has it time?
+    if steps is not None:
+        Cubic(0.5, steps, rewind_to)  # has it time?
 
 
 def steps_of(train: Callable) -> int:

@@ -7,6 +7,7 @@ same search. NumPy only.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -76,6 +77,12 @@ class Rounds:
     @property
     def levels(self) -> int:
         return len(self.fractions)
+
+    def through(self, fractions: Sequence[Mapping[str, float]]) -> Rounds:
+        """The same rounds, but so many that prune so much."""
+        other = copy.copy(self)
+        other.fractions = fractions
+        return other
 
     def next(self, last: Ticket, first: Ticket) -> Ticket:
         """The level after `last`, not trained yet; `first` is the trained dense level of the same search."""

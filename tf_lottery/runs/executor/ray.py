@@ -141,8 +141,8 @@ def _gathered(folder: Path, task: Task) -> Files:
 
 def _counts(path: Path) -> bool:
     """Whether a file is a result: not a table, which is made of results, nor what is still being written."""
-    names = ("spec.json", "curve.csv", "level.ticket", "search.safetensors", "supermask_by_rule.csv")
-    return path.is_file() and path.name in names
+    names = ("spec.json", "curve.csv", "level.ticket", "supermask_by_rule.csv")
+    return path.is_file() and (path.name in names or re.fullmatch(r"search(_\d+)?\.safetensors", path.name) is not None)
 
 
 def _version(path: Path) -> tuple[int, ...]:

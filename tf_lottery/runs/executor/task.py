@@ -51,7 +51,7 @@ class Display(Protocol):
     """What is told about the progress of tasks; the methods are those of `levels.Display`, with the task first."""
 
     def begin(
-        self, task: Task, replicate: int, level: int, density: float | None, steps: int | None, search: bool
+        self, task: Task, replicate: int, level: int, density: float | None, steps: int | None, search: int
     ) -> None: ...
 
     def advance(self, task: Task, steps: int, reached: int) -> None: ...
@@ -74,7 +74,7 @@ class Relay:
         self.send = send
 
     def begin(
-        self, replicate: int, level: int, density: float | None, steps: int | None = None, search: bool = False
+        self, replicate: int, level: int, density: float | None, steps: int | None = None, search: int = 0
     ) -> Sequence:
         self.send(("begin", replicate, level, density, steps, search))
         what = f"replicate {replicate}, {named(level, search)}"
@@ -90,7 +90,7 @@ class Relay:
         self.send(("tell", sentence, *([tuple(about)] if about else [])))
 
 
-def named(level: int, search: bool) -> str:
+def named(level: int, search: int) -> str:
     """A training in words."""
     return f"search of level {level}" if search else f"level {level}"
 
