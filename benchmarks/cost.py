@@ -5,8 +5,11 @@ Cost is counted in trainings, the steps spent to have a ticket over the steps of
     python benchmarks/cost.py                         # all of it, about three hours on two cores; goes on where it was stopped
     python benchmarks/cost.py --problem=mlp_mnist1d   # one problem
     python benchmarks/cost.py --roads=regrow,snip     # some of the roads
+    python benchmarks/cost.py --problem=conv2_cifar10 # on a GPU; without --problem those are left out where there is none
 
-Several may run side by side, on other problems or `--replicates`. Writes docs/results/cost/{PROBLEM}.csv; `cost_page.py` makes the page of it.
+Several may run side by side, on other problems or `--replicates`. Writes docs/results/cost/{PROBLEM}.csv, a row as soon as it is measured;
+`cost_page.py` makes the page of it. The problems for a GPU are trained as `tf-lottery find --model=MODEL` trains them, Conv-2 for half its steps, and
+need CIFAR-10 in TFDS_DATA_DIR: on an H100 about a minute a training of resnet18, and few seconds one of conv2.
 """
 
 from __future__ import annotations
@@ -16,16 +19,21 @@ import csv
 import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import tensorflow as tf
 
 import tf_lottery as tfl
 from tf_lottery.masking import state
 from tf_lottery.rules import masks
+from tf_lottery.runs import problem as command_line
+from tf_lottery.runs.settings import Settings
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "cost"
 PROBE = 1_000  # examples that SNIP takes its gradient on: a hundred of each class
@@ -51,6 +59,73 @@ class Problem:
     fractions: float | dict[str, float]
     levels: dict[float, int]
     replicates: int = 5
+    controls: bool = True
+
+    @property
+    def search(self) -> dict[str, Any]:
+        return {"prune_fraction": self.fractions}
+
+    @property
+    def roads(self) -> list[str]:
+        return [name for name, road in ROADS.items() if not road.large and name != "dense"]  # the full search has that
+
+    def trainer(self, seed: int) -> tfl.Trainer:
+        data = data_of(self.dataset)
+        return tfl.Trainer(
+            *data.train,
+            validation=data.validation,
+            test=data.test,
+            optimizer=keras.optimizers.Adam(self.rate),
+            steps=self.steps,
+            batch_size=self.batch_size,
+            eval_every=self.eval_every,
+            seed=seed,
+        )
+
+
+@dataclass(frozen=True)
+class OnGpu:
+    """A network of the command line, trained and pruned as `tf-lottery find --model=MODEL --density=...` does.
+
+    Attributes:
+      roads: The most valuable first.
+      levels: The level of the full search that has each density.
+      controls: Whether there is time for them.
+      given: Settings that are not those of the model.
+    """
+
+    model: str
+    roads: list[str]
+    levels: dict[float, int]
+    replicates: int = 5
+    controls: bool = True
+    given: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def settings(self) -> Settings:
+        return command_line.resolved(Settings(model=self.model, density=tuple(self.levels), **self.given))
+
+    @property
+    def steps(self) -> int:
+        return self.settings.steps or 1
+
+    @property
+    def search(self) -> dict[str, Any]:
+        return {"prune_fraction": self.settings.prune_fraction, "scope": self.settings.scope}
+
+    def build(self, seed: int) -> keras.Model:
+        return self._built(seed)[0]
+
+    def trainer(self, seed: int) -> tfl.Trainer:
+        return self._built(seed)[1]
+
+    def _built(self, seed: int) -> tuple[keras.Model, tfl.Trainer]:
+        return command_line.of_replicate(self.settings, data_of(self.settings.dataset), seed)
+
+
+@cache
+def data_of(name: str | None) -> tfl.data.Dataset:
+    return tfl.data.load(name)
 
 
 def small_conv(seed: int) -> keras.Model:
@@ -69,7 +144,7 @@ def small_conv(seed: int) -> keras.Model:
     )
 
 
-PROBLEMS = {
+PROBLEMS: dict[str, Problem | OnGpu] = {
     "lenet_mnist": Problem(
         "mnist",
         lambda seed: tfl.models.get("lenet_300_100")(seed=seed),
@@ -83,6 +158,19 @@ PROBLEMS = {
         {0.134: 9, 0.044: 14},
     ),
     "conv_mnist": Problem("mnist", small_conv, *(2_000, 60, 1.2e-3, 50, 0.2), {0.134: 9, 0.044: 14}, replicates=3),
+    "conv2_cifar10": OnGpu(
+        "conv2",
+        ["dense", "budget_2", "short_2", "gradual", "one_shot", "full", "regrow"],
+        {0.137: 9, 0.0368: 15},
+        given={"steps": 10_000},
+    ),
+    "resnet18_cifar10": OnGpu(
+        "resnet18",
+        ["dense", "budget_2", "budget_2_late", "one_shot", "one_shot_late"],
+        {0.168: 8},
+        replicates=1,
+        controls=False,
+    ),
 }
 
 
@@ -95,18 +183,23 @@ class Road:
       search: Its arguments; `level_steps` as a share of the steps of one training.
       controls: Whether its masks, at the first two densities, are also trained from new weights and shuffled within each layer.
       at_start: The criterion that makes the mask before any training, with global scope, instead of a search.
+      large: Whether it is only for problems that name it: large networks.
     """
 
     label: str
     search: dict
     controls: bool = False
     at_start: str | None = None
+    large: bool = False
 
 
 ROADS = {
+    "dense": Road("the dense network", {}),
     "full": Road("full search, 20 % a level", {}),
     "budget_1.5": Road("`budget=1.5`", {"budget": 1.5}),
     "budget_2": Road("`budget=2`", {"budget": 2}, controls=True),
+    "budget_2_late": Road("`budget=2, rewind_to=500`", {"budget": 2, "rewind_to": 500}, large=True),
+    "short_2": Road('`search="iterative", budget=2`', {"search": "iterative", "budget": 2}, large=True),
     "budget_2.5": Road("`budget=2.5`", {"budget": 2.5}),
     "budget_3": Road("`budget=3`", {"budget": 3}),
     "budget_5": Road("`budget=5`", {"budget": 5}),
@@ -117,6 +210,9 @@ ROADS = {
         'gradual in half the steps, `scope="global"`', {"search": "gradual", "scope": "global", "prune_fraction": 0.2}
     ),
     "one_shot": Road("one shot", {"search": "one_shot", "budget": 2}),
+    "one_shot_late": Road(
+        "one shot, `rewind_to=500`", {"search": "one_shot", "budget": 2, "rewind_to": 500}, large=True
+    ),
     "regrow": Road("sparse from the start: RigL", {"search": "regrow"}),
     "regrow_3": Road("sparse from the start: RigL for three times the steps", {"search": "regrow", "budget": 3}),
     "snip": Road("SNIP, a mask before any training", {}, at_start="snip"),
@@ -147,7 +243,21 @@ class Recorded:
         return self.measured[-1]
 
 
-def rows_of(problem: Problem, road: str, trainer: tfl.Trainer, seed: int) -> Iterator[dict]:
+def expected(problem: Problem | OnGpu, road: str) -> list[tuple[str, float]]:
+    """(road, density asked for) of the rows that `rows_of` has."""
+    if road == "dense":
+        return [("dense", 1.0)]
+    found = [(road, density) for density in problem.levels]
+    if road == "full":
+        return [("dense", 1.0), *found]
+    if ROADS[road].search.get("search") == "gradual":
+        found += [(f"{road}: itself", density) for density in problem.levels]
+    if ROADS[road].controls and problem.controls:
+        found += [(f"{road}: {control}", density) for control in CONTROLS for density in [*problem.levels][:2]]
+    return found
+
+
+def rows_of(problem: Problem | OnGpu, road: str, trainer: tfl.Trainer, seed: int) -> Iterator[dict]:
     """Trains one road on one problem; a row for each ticket that was asked for, and for its controls."""
 
     def row(name: str, asked: float, density: float, trainings: float, metrics: Mapping[str, float]) -> dict:
@@ -155,7 +265,10 @@ def rows_of(problem: Problem, road: str, trainer: tfl.Trainer, seed: int) -> Ite
         told = {"road": name, "replicate": seed, "asked": asked, "density": f"{density:.5f}"}
         return {**told, "trainings": f"{trainings:.6g}", **kept}
 
-    given = {"prune_fraction": problem.fractions, "seed": seed, **ROADS[road].search}
+    if road == "dense":
+        yield row(road, 1.0, 1.0, 1.0, trainer(tfl.wrap(problem.build(seed))))
+        return
+    given = {**problem.search, "seed": seed, **ROADS[road].search}
     if "level_steps" in given:
         given["level_steps"] = int(given["level_steps"] * problem.steps)
     if road == "full":
@@ -179,7 +292,7 @@ def rows_of(problem: Problem, road: str, trainer: tfl.Trainer, seed: int) -> Ite
         if given.get("search") == "gradual":
             cost = ticket.metrics["trainings"] - 1
             yield row(f"{road}: itself", density, ticket.density, cost, train.measured[0])
-        controlled = ROADS[road].controls and density in [*problem.levels][:2]
+        controlled = ROADS[road].controls and problem.controls and density in [*problem.levels][:2]
         for name, control in CONTROLS.items() if controlled else ():
             masked = tfl.wrap(problem.build(seed))
             start = state.get_values(masked)
@@ -188,35 +301,32 @@ def rows_of(problem: Problem, road: str, trainer: tfl.Trainer, seed: int) -> Ite
             yield row(f"{road}: {name}", density, found.density, 1.0, found.metrics)
 
 
-def trainer_of(problem: Problem, seed: int) -> tfl.Trainer:
-    data = tfl.data.load(problem.dataset)
-    return tfl.Trainer(
-        *data.train,
-        validation=data.validation,
-        test=data.test,
-        optimizer=keras.optimizers.Adam(problem.rate),
-        steps=problem.steps,
-        batch_size=problem.batch_size,
-        eval_every=problem.eval_every,
-        seed=seed,
-    )
-
-
 def measure(name: str, replicates: Sequence[int], roads: Sequence[str]) -> None:
     """Trains what is not in the table of a problem yet, road after road."""
     problem, file = PROBLEMS[name], RESULTS / f"{name}.csv"
     for road in roads:
         for seed in replicates:
-            if any(row["road"] == road and row["replicate"] == str(seed) for row in rows(file)):
+            if {(one, str(seed), str(asked)) for one, asked in expected(problem, road)} <= set(map(key_of, rows(file))):
                 continue
-            found = list(rows_of(problem, road, trainer_of(problem, seed), seed))
-            with file.open("a", newline="") as out:  # all of a road's rows at once: several processes write here
-                fcntl.flock(out, fcntl.LOCK_EX)
-                writer = csv.DictWriter(out, COLUMNS)
-                if not out.tell():
-                    writer.writeheader()
-                writer.writerows(found)
-            print(name, road, seed, [one["early_stop_test_accuracy"] for one in found], flush=True)
+            for found in rows_of(problem, road, problem.trainer(seed), seed):
+                add(found, file)
+                print(name, found["road"], seed, found["asked"], found["early_stop_test_accuracy"], flush=True)
+
+
+def add(found: Mapping[str, Any], file: Path) -> None:
+    """Writes a row, whole, unless it is there: several processes write here, and roads have the dense network in common."""
+    with file.open("a", newline="") as out:
+        fcntl.flock(out, fcntl.LOCK_EX)
+        if key_of({name: str(value) for name, value in found.items()}) in map(key_of, rows(file)):
+            return
+        writer = csv.DictWriter(out, COLUMNS)
+        if not out.tell():
+            writer.writeheader()
+        writer.writerow(found)
+
+
+def key_of(row: Mapping[str, str]) -> tuple[str, str, str]:
+    return row["road"], row["replicate"], row["asked"]
 
 
 def rows(file: Path) -> list[dict[str, str]]:
@@ -230,11 +340,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problem", action="append", choices=PROBLEMS)
     parser.add_argument("--replicates", type=lambda text: [int(part) for part in text.split(",")])
-    parser.add_argument("--roads", type=lambda text: text.split(","), default=list(ROADS))
+    parser.add_argument("--roads", type=lambda text: text.split(","), help="Default: those of the problem.")
     given = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
-    for name in given.problem or PROBLEMS:
-        measure(name, given.replicates or range(PROBLEMS[name].replicates), given.roads)
+    gpu = tf.config.list_physical_devices("GPU")
+    here = [name for name, problem in PROBLEMS.items() if gpu or not isinstance(problem, OnGpu)]
+    for name in given.problem or here:
+        problem = PROBLEMS[name]
+        measure(name, given.replicates or range(problem.replicates), given.roads or problem.roads)
 
 
 if __name__ == "__main__":
