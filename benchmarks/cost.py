@@ -39,7 +39,7 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results" / "cost"
 PROBE = 1_000  # examples that SNIP takes its gradient on: a hundred of each class
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 COLUMNS = ["road", "replicate", "asked", "density", "trainings", "early_stop_step", "early_stop_test_accuracy"]
-COLUMNS += ["final_test_accuracy", "early_stop_validation_accuracy", "seconds"]
+COLUMNS += ["final_test_accuracy", "early_stop_validation_accuracy", "seconds", "chosen"]
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ PROBLEMS: dict[str, Problem | OnGpu] = {
         *(1_500, 100, 2e-2, 20, 0.2),
         {0.134: 9, 0.044: 14},
     ),
-    "conv_mnist": Problem("mnist", small_conv, *(2_000, 60, 1.2e-3, 50, 0.2), {0.134: 9, 0.044: 14}, replicates=3),
+    "conv_mnist": Problem("mnist", small_conv, *(2_000, 60, 1.2e-3, 50, 0.2), {0.134: 9, 0.044: 14}),
     "conv2_cifar10": OnGpu(
         "conv2",
         ["dense", "budget_2", "short_2", "gradual", "one_shot", "full", "regrow"],
@@ -193,17 +193,22 @@ class Road:
     large: bool = False
 
 
+SHORT = {"search": "iterative"}  # what a budget goes to where it is not `search="auto"`, the default
 ROADS = {
     "dense": Road("the dense network", {}),
     "full": Road("full search, 20 % a level", {}),
     "budget_1.5": Road("`budget=1.5`", {"budget": 1.5}),
     "budget_2": Road("`budget=2`", {"budget": 2}, controls=True),
     "budget_2_late": Road("`budget=2, rewind_to=500`", {"budget": 2, "rewind_to": 500}, large=True),
-    "short_2": Road('`search="iterative", budget=2`', {"search": "iterative", "budget": 2}, large=True),
-    "budget_2.5": Road("`budget=2.5`", {"budget": 2.5}),
     "budget_3": Road("`budget=3`", {"budget": 3}),
-    "budget_5": Road("`budget=5`", {"budget": 5}),
-    "budget_2_global": Road('`budget=2, scope="global"`', {"budget": 2, "scope": "global", "prune_fraction": 0.2}),
+    "short_1.5": Road("short levels, `budget=1.5`", SHORT | {"budget": 1.5}),
+    "short_2": Road("short levels, `budget=2`", SHORT | {"budget": 2}, controls=True),
+    "short_2.5": Road("short levels, `budget=2.5`", SHORT | {"budget": 2.5}),
+    "short_3": Road("short levels, `budget=3`", SHORT | {"budget": 3}),
+    "short_5": Road("short levels, `budget=5`", SHORT | {"budget": 5}),
+    "short_2_global": Road(
+        'short levels, `budget=2, scope="global"`', SHORT | {"budget": 2, "scope": "global", "prune_fraction": 0.2}
+    ),
     "gradual": Road("gradual in half the steps", {"search": "gradual"}, controls=True),
     "gradual_in_all": Road("gradual in all the steps", {"search": "gradual", "budget": 2}),
     "gradual_global": Road(
@@ -288,7 +293,8 @@ def rows_of(problem: Problem | OnGpu, road: str, trainer: tfl.Trainer, seed: int
             continue
         train = Recorded(trainer) if given.get("search") == "gradual" else trainer
         *_, ticket = tfl.find_ticket(problem.build(seed), train, density=density, dense=False, **given)
-        yield row(road, density, ticket.density, ticket.metrics["trainings"], ticket.metrics)
+        found = row(road, density, ticket.density, ticket.metrics["trainings"], ticket.metrics)
+        yield {**found, "chosen": ticket.found.get("chosen", "")}  # with search="auto"
         if given.get("search") == "gradual":
             cost = ticket.metrics["trainings"] - 1
             yield row(f"{road}: itself", density, ticket.density, cost, train.measured[0])

@@ -26,7 +26,8 @@ TITLES = {
     "resnet18_cifar10": "ResNet-18 on CIFAR-10, 30,000 steps a training, on an H100",
 }
 FAMILIES = {  # label in the figure -> roads, cheapest first
-    "few short levels": ["budget_1.5", "budget_2", "budget_2.5", "budget_3", "budget_5"],
+    "a budget": ["budget_1.5", "budget_2", "budget_3"],
+    "few short levels": ["short_1.5", "short_2", "short_2.5", "short_3", "short_5"],
     "full search": ["full"],
     "gradual, rewound": ["gradual", "gradual_in_all"],
     "gradual, the sparse network itself": ["gradual: itself", "gradual_in_all: itself"],
