@@ -65,3 +65,11 @@ def dense_net():
         )
 
     return build
+
+
+@pytest.fixture
+def forked_workers(monkeypatch):
+    """Workers that do not load TensorFlow anew; how they begin without is tested in `runs/test_executor.py`."""
+    import forked
+
+    monkeypatch.setattr("multiprocessing.get_context", lambda kind: forked.Workers)

@@ -4,10 +4,9 @@ import csv
 import json
 import re
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 from tf_lottery.problems import data, models
@@ -21,7 +20,7 @@ TFMOT = (ROOT / "docs" / "tfmot.md").read_text()
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
 def test_examples_run(path, tmp_path):
-    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, cwd=tmp_path)
+    done = forked.run([path], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.search(r"\d+\.\d % right", done.stdout)
 

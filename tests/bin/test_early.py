@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 
+import forked
 import keras
 import numpy as np
 import pytest
@@ -114,8 +115,7 @@ def test_a_run_remembers_its_data_folder_and_plugins(tmp_path, monkeypatch):
     (tmp_path / "prepared").mkdir()
 
     def fresh(command, *words):  # each in a process of its own, as a plugin is loaded once in one
-        argv = [sys.executable, "-m", f"tf_lottery.bin.{command}", *words]
-        return subprocess.run(argv, capture_output=True, text=True, check=False)
+        return forked.run([command, *words])
 
     short = ["--levels=1", "--replicates=1", "--steps=10", "--eval_every=5", "--test_every=10", "--quiet", "--name=own"]
     own = ["--plugin=mine/c_plugin.py", "--criterion=my_own", "--dataset=my_data", "--data_dir=prepared"]

@@ -104,7 +104,7 @@ def test_each_level_is_told_once_whoever_trained_it(tmp_path, notebook, monkeypa
     assert call(*place, "--name=c", "--executor=ray", *flags) == 1 and "--executor=local" in capsys.readouterr().err
 
 
-def test_a_killed_run_goes_on_under_its_id(tmp_path, notebook, monkeypatch, capsys):
+def test_a_killed_run_goes_on_under_its_id(tmp_path, notebook, monkeypatch, capsys, forked_workers):
     flags, read = notebook
     own = [*FIND, "--replicates=2", "--name=k", "--workers=2", *flags]
     monkeypatch.setenv("DIE_AT", "k/replicate_1 1")

@@ -3,12 +3,12 @@
 import json
 import linecache
 import shutil
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 
+import forked
 import pytest
 from commands import call, same, tickets
 
@@ -206,10 +206,8 @@ def test_other_code_of_a_plugin_or_beside_it_is_another_network(tmp_path):
     plugin, neighbour = tmp_path / "bent_plugin.py", tmp_path / "neighbour.py"
 
     def told(name):
-        find = [sys.executable, "-m", "tf_lottery.bin.find", f"--plugin={plugin}", "--model=bent_net", "--replicates=1"]
-        done = subprocess.run(
-            [*find, f"--results_dir={tmp_path / 'results'}", f"--name={name}"], capture_output=True, text=True
-        )
+        find = ["find", f"--plugin={plugin}", "--model=bent_net", "--replicates=1"]
+        done = forked.run([*find, f"--results_dir={tmp_path / 'results'}", f"--name={name}"])
         assert done.returncode == 0, done.stderr
         return "trained for one" in done.stdout
 

@@ -221,7 +221,7 @@ def test_progress_tells_levels_replicates_and_steps():
     assert display.told() == "2 of 3 levels, 1 of 2 replicates"
 
 
-def test_a_study_tells_once_what_masks_do_harm_and_in_a_line(tmp_path, capfd):
+def test_a_study_tells_once_what_masks_do_harm_and_in_a_line(tmp_path, capfd, forked_workers):
     place = [
         f"--results_dir={tmp_path}",
         "--name=s",

@@ -2,13 +2,11 @@
 
 import dataclasses
 import importlib.util
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 
 from tf_lottery.base.errors import LotteryError
@@ -102,8 +100,7 @@ def test_it_stops_in_time_and_goes_on(whole, tmp_path, monkeypatch, capsys):
 
 def test_killed_it_goes_on_and_the_results_are_the_same(whole, tmp_path, monkeypatch):
     """In XLA's arithmetic the numbers may differ; which levels there are does not."""
-    words = [sys.executable, str(SCRIPT), "--tiny", ONE, f"--results_dir={tmp_path}"]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ})
+    process = forked.Popen([SCRIPT, "--tiny", ONE, f"--results_dir={tmp_path}"])
     run = Run(tmp_path / "claims_conv" / "resnet18_rewind_0")
     try:
         until = time.monotonic() + 240

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import forked
 import keras
 import numpy as np
 import pytest
@@ -278,9 +279,7 @@ print([file.name for file in report.files], *report.not_written.values())
 
 def test_a_conversion_that_ends_its_process_is_an_error_like_any_other(tmp_path):
     """Calibrating int8 of an LSTM ends Python (exit status 139); in a script without `if __name__ == "__main__"` too."""
-    done = subprocess.run(
-        [sys.executable, "-c", INT8_OF_AN_LSTM, str(tmp_path)], capture_output=True, text=True, check=True
-    )
+    done = forked.run(["-c", INT8_OF_AN_LSTM, tmp_path], check=True)
     one, all_of_them = done.stdout.splitlines()
     for said in (one, all_of_them):
         assert "as int8, but the converter ended its process (SIGSEGV) over 'net'" in said and "unroll=True" in said

@@ -5,11 +5,10 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -23,7 +22,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 @pytest.fixture(scope="module")
 def two_devices():
-    done = subprocess.run([sys.executable, SCRIPTS / "two_devices.py"], capture_output=True, text=True)
+    done = forked.run([SCRIPTS / "two_devices.py"])
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -112,17 +111,16 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def start(folder: Path, index: int | None, ports=(), *gate: Path) -> subprocess.Popen:
+def start(folder: Path, index: int | None, ports=(), *gate: Path) -> forked.Popen:
     """One of two workers, or with index=None a process of its own."""
     env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
     if index is not None:
         cluster = {"worker": [f"localhost:{port}" for port in ports]}
         env["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-    command = [sys.executable, SCRIPTS / "worker.py", folder, "30", *gate]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    return forked.Popen([SCRIPTS / "worker.py", folder, "30", *gate], env=env)
 
 
-def ended(process: subprocess.Popen) -> str:
+def ended(process: forked.Popen) -> str:
     out, error = process.communicate(timeout=200)
     assert process.returncode == 0, error[-3000:]
     return out

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import forked
 import numpy as np
 import pytest
 
@@ -137,7 +138,7 @@ def test_a_file_of_ones_own_adds_everything_a_search_needs(tmp_path):
     plugin.write_text(PLUGIN)
     names = ["--criterion=far_from_home", "--survivors=doubled", "--model=tiny"]
     run = [f"--results_dir={tmp_path}", "--replicates=1", "--quiet", f"--plugin={plugin}"]
-    done = lottery("find", *run, *names)
+    done = forked.run(["find", *run, *names])
     assert done.returncode == 0, done.stderr
     ticket = tfl.Ticket.load(tmp_path / "tiny" / "replicate_0" / "level_01" / "level.ticket")
     assert (ticket.found["criterion"], ticket.found["survivors"]) == ("far_from_home", "doubled")

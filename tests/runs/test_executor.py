@@ -12,6 +12,7 @@ import time
 import warnings
 from pathlib import Path
 
+import forked
 import pytest
 from commands import SHORT, call, same, tickets
 from miniature import CLAIMS, miniature
@@ -34,8 +35,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     threads = str(task_lib.threads_each(2))
     env = {**os.environ, "TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads}
-    command = [sys.executable, "-m", "tf_lottery.bin.find", f"--results_dir={folder}", "--name=short", *SHORT]
-    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    done = forked.run(["find", f"--results_dir={folder}", "--name=short", *SHORT], env=env)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -124,7 +124,7 @@ def test_two_workers_find_what_one_finds(finished, tmp_path, capsys):
     assert same(tickets(finished), tickets(tmp_path))
 
 
-def test_a_replicate_that_fails_stops_nobody_else(finished, tmp_path, capsys):
+def test_a_replicate_that_fails_stops_nobody_else(finished, tmp_path, capsys, forked_workers):
     place = [f"--results_dir={tmp_path}", "--name=short", "--workers=2", *SHORT]
     with Run(tmp_path / "short").alone(1):
         assert call("find", *place) == 1
@@ -167,15 +167,8 @@ class Command:
         self.gate.touch()
         for mark in self.aside.glob("at_work_*"):
             mark.unlink()
-        command = [sys.executable, "-m", "tf_lottery.bin.find", f"--results_dir={self.results}", "--name=short"]
-        heeding = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-        self.process = subprocess.Popen(
-            [*command, "--workers=2", f"--plugin={self.aside / 'pause.py'}", *SHORT],
-            stdout=-1,
-            stderr=-1,
-            text=True,
-            preexec_fn=heeding,  # what runs in the background ignores it
-        )
+        place = [f"--results_dir={self.results}", "--name=short", "--workers=2", f"--plugin={self.aside / 'pause.py'}"]
+        self.process = forked.Popen(["find", *place, *SHORT])
         self.until(lambda: len(list(self.aside.glob("at_work_*"))) == at_work)
         return [int(mark.name.removeprefix("at_work_")) for mark in self.aside.glob("at_work_*")]
 
@@ -282,7 +275,7 @@ def test_claims_know_what_comes_after_what(tmp_path):
     assert again.work.keywords == by_rule.work.keywords
 
 
-def test_claims_with_two_workers(tmp_path, monkeypatch, capsys):
+def test_claims_with_two_workers(tmp_path, monkeypatch, capsys, forked_workers):
     monkeypatch.setitem(plan_lib.PLANS, "quick", miniature)
     argv = ["claims", CLAIMS, f"--results_dir={tmp_path}", "--workers=2"]
     assert call(*argv) == 0

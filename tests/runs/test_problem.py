@@ -1,8 +1,6 @@
 """The model and the trainer that settings describe."""
 
-import subprocess
-import sys
-
+import forked
 import pytest
 
 from tf_lottery.base.errors import LotteryError
@@ -55,8 +53,7 @@ def test_what_a_gpu_compiles(gpu, rng, model, shape, deterministic, compiled):
 def test_on_a_cpu_deterministic_operations_change_nothing(tmp_path):
     words = ["--levels=1", "--steps=30", "--eval_every=10", "--replicates=1", "--quiet", f"--results_dir={tmp_path}"]
     for name, flag in (("plain", []), ("switched", ["--deterministic"])):
-        find = [sys.executable, "-m", "tf_lottery.bin.find", *words, f"--name={name}", *flag]
-        subprocess.run(find, check=True, stdout=subprocess.DEVNULL)
+        forked.run(["find", *words, f"--name={name}", *flag], check=True)
     one, two = (Run(tmp_path / name) for name in ("plain", "switched"))
     assert (one.settings()["deterministic"], two.settings()["deterministic"]) == (False, True)
     first, second = (run.ticket(0, 1).final for run in (one, two))

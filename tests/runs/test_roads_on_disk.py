@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 from commands import call, data_loaded_once, same, tickets
 
@@ -123,8 +124,7 @@ def test_what_each_ticket_cost_stands_in_the_tables(finished, capsys):
 def test_a_killed_training_goes_on(finished, tmp_path, road, dies, kept, capfd):
     """In the middle of a training for the search, and in that of a ticket, whose search is not done again."""
     place = [f"--results_dir={tmp_path}", f"--name={road}", *ONE, *ROADS[road][0]]
-    command = [sys.executable, "-m", "tf_lottery.bin.find", *place]
-    assert subprocess.run(command, env={**os.environ, "DIE": dies}, check=False).returncode == -signal.SIGKILL
+    assert forked.run(["find", *place], env={**os.environ, "DIE": dies}).returncode == -signal.SIGKILL
     run = Run(tmp_path / road)
     name = dies.partition(":")[0]
     assert run.finished() == [(0, 0)] and len(list(run.folder.rglob(name))) == 1

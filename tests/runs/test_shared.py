@@ -2,10 +2,9 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 from commands import call, data_loaded_once, same, tickets
 
@@ -86,12 +85,12 @@ def test_seeds_and_data_are_not_mixed_up(tmp_path, trained):
         assert same(own, tickets(tmp_path / f"s+seed={seed}"))
 
 
-def test_two_that_want_the_same_training_and_one_that_is_killed_in_it(tmp_path):
+def test_two_that_want_the_same_training_and_one_that_is_killed_in_it(tmp_path, forked_workers):
     """With two workers; first all are killed within the training that both runs want."""
     flags = [*TINY, "--levels=1", "--replicates=1", "--survivors=rewind,reinit"]
-    command = [sys.executable, "-m", "tf_lottery.bin.find", f"--results_dir={tmp_path}", "--name=s", *flags]
+    command = ["find", f"--results_dir={tmp_path}", "--name=s", *flags]
     dying = {**os.environ, "DIE": "checkpoint.safetensors:3"}
-    assert subprocess.run(command, env=dying, check=False).returncode == -signal.SIGKILL
+    assert forked.run(command, env=dying).returncode == -signal.SIGKILL
     assert len(list(tmp_path.rglob("checkpoint.safetensors"))) == 1
     assert call("find", *command[3:], "--workers=2") == 0
     assert {path.name for path in tmp_path.iterdir()} == {"s", "s+survivors=rewind", "s+survivors=reinit"}

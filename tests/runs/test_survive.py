@@ -4,9 +4,8 @@ import csv
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 
+import forked
 import pytest
 from commands import SHORT, call, same, tickets
 
@@ -55,7 +54,7 @@ def test_a_damaged_branch_is_trained_again(copy, capsys):
 def test_the_second_process_on_a_replicate_is_refused(copy):
     place = [f"--results_dir={copy}", "--name=short", *SHORT]
     with Run(copy / "short").alone(1):
-        other = subprocess.run([sys.executable, "-m", "tf_lottery.bin.find", *place], capture_output=True, text=True)
+        other = forked.run(["find", *place])
         assert other.returncode == 1 and other.stderr.count("\n") == 1
         assert "replicate 1" in other.stderr and "another one is working on it" in other.stderr
         assert call("find", *place, "--replicate=0") == 0  # finished, and nobody else's

@@ -1,11 +1,10 @@
 """Checkpoints inside a training: whatever stops it, it ends bit for bit as if nothing had."""
 
 import json
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
+import forked
 import keras
 import numpy as np
 import pytest
@@ -235,7 +234,7 @@ def test_it_is_written_seldom(blobs, tmp_path, monkeypatch):
 
 def test_twenty_kills_change_nothing(tmp_path):
     script = Path(__file__).parents[1] / "scripts" / "killed.py"
-    done = subprocess.run([sys.executable, script, tmp_path, "20"], capture_output=True, text=True)
+    done = forked.run([script, tmp_path, "20"])
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["kills"] == 20 and told["in_writes"] >= 5 and told["left_checkpoints"] >= 5 and told["searches"] >= 2
