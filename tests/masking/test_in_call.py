@@ -25,7 +25,7 @@ def twice(build, run, wrap=tfl.wrap):
     """What `run` gives for the plain and for the wrapped model, from the same weights and seeds."""
     results = []
     for way in (lambda model: model, wrap):
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         keras.utils.set_random_seed(1)
         results.append(run(way(build())))
     return results

@@ -26,7 +26,7 @@ def by_hand(model, masks):
 def both(build):
     """A model masked by hand, then wrapped, from the same weights and seeds: (whether wrapped, model, masks)."""
     for wrapped in (False, True):
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         keras.utils.set_random_seed(1)
         model = build()
         rng = np.random.default_rng(3)
