@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from multiprocessing import forkserver
+from multiprocessing import forkserver, get_context
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ import pytest
 
 @functools.cache
 def context():
-    made = multiprocessing.get_context("forkserver")
+    made = get_context("forkserver")
     made.set_forkserver_preload(["warm"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
@@ -41,16 +41,17 @@ def work(words, env, cwd, out, err):
     os.environ.clear()
     os.environ.update(env)
     sys.path[:0] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
+    code = words.pop(1) if words[0] == "-c" else ""
     sys.argv = list(words)
-    if words[0] == "-c":
-        exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
+    if code:
+        exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
     elif words[0].endswith(".py"):
         sys.path.insert(0, str(Path(words[0]).parent))
         runpy.run_path(words[0], run_name="__main__")
     else:
         from tf_lottery.bin import main
 
-        sys.exit(main.dispatch(list(words)))
+        sys.exit(main.dispatch(words))
 
 
 class Popen:

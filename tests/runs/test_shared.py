@@ -92,7 +92,7 @@ def test_two_that_want_the_same_training_and_one_that_is_killed_in_it(tmp_path, 
     dying = {**os.environ, "DIE": "checkpoint.safetensors:3"}
     assert forked.run(command, env=dying).returncode == -signal.SIGKILL
     assert len(list(tmp_path.rglob("checkpoint.safetensors"))) == 1
-    assert call("find", *command[3:], "--workers=2") == 0
+    assert call("find", *command[1:], "--workers=2") == 0
     assert {path.name for path in tmp_path.iterdir()} == {"s", "s+survivors=rewind", "s+survivors=reinit"}
     runs = [Run(tmp_path / f"s+survivors={name}") for name in ("rewind", "reinit")]
     first, second = (run.ticket(0, 0) for run in runs)
