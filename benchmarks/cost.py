@@ -69,9 +69,9 @@ class Problem:
     def roads(self) -> list[str]:
         return [name for name, road in ROADS.items() if not road.large and name != "dense"]  # the full search has that
 
-    def trainer(self, seed: int) -> tfl.Trainer:
+    def made(self, seed: int) -> tuple[keras.Model, tfl.Trainer]:
         data = data_of(self.dataset)
-        return tfl.Trainer(
+        trainer = tfl.Trainer(
             *data.train,
             validation=data.validation,
             test=data.test,
@@ -81,6 +81,7 @@ class Problem:
             eval_every=self.eval_every,
             seed=seed,
         )
+        return self.build(seed), trainer
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,7 @@ class OnGpu:
     def search(self) -> dict[str, Any]:
         return {"prune_fraction": self.settings.prune_fraction, "scope": self.settings.scope}
 
-    def build(self, seed: int) -> keras.Model:
-        return self._built(seed)[0]
-
-    def trainer(self, seed: int) -> tfl.Trainer:
-        return self._built(seed)[1]
-
-    def _built(self, seed: int) -> tuple[keras.Model, tfl.Trainer]:
+    def made(self, seed: int) -> tuple[keras.Model, tfl.Trainer]:
         return command_line.of_replicate(self.settings, data_of(self.settings.dataset), seed)
 
 
@@ -237,6 +232,18 @@ ROADS = {
 CONTROLS = {"new weights": {"survivors": "reinit"}, "mask shuffled": {"random_mask": True}}
 
 
+class Fresh:
+    """Gives a masked network as it was built, each time the same one: what is compiled for it serves all roads."""
+
+    def __init__(self, model: keras.Model):
+        self.masked = tfl.wrap(model)
+        self.masks, self.values = tfl.get_masks(self.masked), state.get_values(self.masked)
+
+    def __call__(self) -> keras.Model:
+        state.set_state(self.masked, self.masks, self.values)
+        return self.masked
+
+
 class Recorded:
     """A `Trainer` that keeps what each of its trainings measured: the gradual ones are answers of their own."""
 
@@ -262,7 +269,7 @@ def expected(problem: Problem | OnGpu, road: str) -> list[tuple[str, float]]:
     return found
 
 
-def rows_of(problem: Problem | OnGpu, road: str, trainer: tfl.Trainer, seed: int) -> Iterator[dict]:
+def rows_of(problem: Problem | OnGpu, road: str, fresh: Fresh, trainer: tfl.Trainer, seed: int) -> Iterator[dict]:
     """Trains one road on one problem; a row for each ticket that was asked for, and for its controls."""
 
     def row(name: str, asked: float, density: float, trainings: float, metrics: Mapping[str, float]) -> dict:
@@ -271,28 +278,28 @@ def rows_of(problem: Problem | OnGpu, road: str, trainer: tfl.Trainer, seed: int
         return {**told, "trainings": f"{trainings:.6g}", **kept}
 
     if road == "dense":
-        yield row(road, 1.0, 1.0, 1.0, trainer(tfl.wrap(problem.build(seed))))
+        yield row(road, 1.0, 1.0, 1.0, trainer(fresh()))
         return
     given = {**problem.search, "seed": seed, **ROADS[road].search}
     if "level_steps" in given:
         given["level_steps"] = int(given["level_steps"] * problem.steps)
     if road == "full":
         asked = {level: density for density, level in problem.levels.items()} | {0: 1.0}
-        for ticket in tfl.find_ticket(problem.build(seed), trainer, levels=max(asked), **given):
+        for ticket in tfl.find_ticket(fresh(), trainer, levels=max(asked), **given):
             if ticket.level in asked:
                 name = road if ticket.level else "dense"
                 yield row(name, asked[ticket.level], ticket.density, ticket.metrics["trainings"], ticket.metrics)
         return
     for density in problem.levels:
         if (criterion := ROADS[road].at_start) is not None:
-            masked = tfl.wrap(problem.build(seed))
+            masked = fresh()
             tfl.prune(
                 masked, density, criterion=criterion, scope="global", probe=(*trainer.sample(PROBE), LOSS), seed=seed
             )
             yield row(road, density, masks.density(tfl.get_masks(masked)), 1.0, trainer(masked))
             continue
         train = Recorded(trainer) if given.get("search") == "gradual" else trainer
-        *_, ticket = tfl.find_ticket(problem.build(seed), train, density=density, dense=False, **given)
+        *_, ticket = tfl.find_ticket(fresh(), train, density=density, dense=False, **given)
         found = row(road, density, ticket.density, ticket.metrics["trainings"], ticket.metrics)
         yield {**found, "chosen": ticket.found.get("chosen", "")}  # with search="auto"
         if given.get("search") == "gradual":
@@ -300,9 +307,8 @@ def rows_of(problem: Problem | OnGpu, road: str, trainer: tfl.Trainer, seed: int
             yield row(f"{road}: itself", density, ticket.density, cost, train.measured[0])
         controlled = ROADS[road].controls and problem.controls and density in [*problem.levels][:2]
         for name, control in CONTROLS.items() if controlled else ():
-            masked = tfl.wrap(problem.build(seed))
-            start = state.get_values(masked)
-            untrained = tfl.Ticket(tfl.get_masks(masked), start, final=start)
+            masked = fresh()
+            untrained = tfl.Ticket(fresh.masks, fresh.values, final=fresh.values)
             found = tfl.retrain_ticket(masked, trainer, ticket, untrained, seed=seed + 100, **control)
             yield row(f"{road}: {name}", density, found.density, 1.0, found.metrics)
 
@@ -310,11 +316,17 @@ def rows_of(problem: Problem | OnGpu, road: str, trainer: tfl.Trainer, seed: int
 def measure(name: str, replicates: Sequence[int], roads: Sequence[str]) -> None:
     """Trains what is not in the table of a problem yet, road after road."""
     problem, file = PROBLEMS[name], RESULTS / f"{name}.csv"
+
+    @cache
+    def made(seed: int) -> tuple[Fresh, tfl.Trainer]:
+        model, trainer = problem.made(seed)
+        return Fresh(model), trainer
+
     for road in roads:
         for seed in replicates:
             if {(one, str(seed), str(asked)) for one, asked in expected(problem, road)} <= set(map(key_of, rows(file))):
                 continue
-            for found in rows_of(problem, road, problem.trainer(seed), seed):
+            for found in rows_of(problem, road, *made(seed), seed):
                 add(found, file)
                 print(name, found["road"], seed, found["asked"], found["early_stop_test_accuracy"], flush=True)
 
