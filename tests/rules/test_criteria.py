@@ -96,7 +96,7 @@ def test_ranking_by_gradients(name, best_first):
 
 
 def test_criteria_say_what_they_need():
-    assert criteria.needs("large_final") == criteria.Needs(gradient=None, trained=True, iterations=1)
+    assert criteria.needs("large_final") == criteria.Needs(gradient=None, trained=True, iterations=1, initial=False)
     assert criteria.needs("synflow") == criteria.Needs("synaptic_flow", trained=False, iterations=100)
     assert criteria.needs(lambda initial, final, *, rng: final) == criteria.Needs()
     untrained = {name for name in criteria.registry if not criteria.needs(name).trained}

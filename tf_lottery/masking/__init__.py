@@ -12,12 +12,13 @@ What stands here, and after a colon the names that other rooms take from it:
     compiling     what a model was compiled with, made again for another one: compile_arguments
     scope         a scope in which some variables have other values
     masked        what all wrappers share, and the raw kernels in order: Masked, masked_parts, settle, settle_all,
-                  unwrapped
+                  unwrapped, view_of
     own_step      models that bring their own step, and their optimizers: own_step
     layers        the wrappers: MaskedLayer, MaskedModel
     wrapping      put on and taken off, in one call: wrap, strip, gradient_masks
     learned       masks that are trained while the weights stay: Learned, wrap
     state         masks, values and the optimizer's state of a wrapped model, read and set
+    tracing       compiled functions that are called many times: Traced
     moves         masks that change in the middle of a training: Moves
     gradients     what criteria that choose before training measure of a model: Probe
     probes        examples from which the batches for gradients are drawn: Probes

@@ -118,7 +118,7 @@ class Masked(keras.layers.Layer):
 
     def mask(self, index: int) -> np.ndarray:
         """The mask of kernel number `index`, uint8."""
-        return weights.value_of(self._masks[index]).astype(np.uint8)
+        return view_of(self._masks[index]).astype(np.uint8)
 
     def thaw(self) -> None:
         """Gives up the kernels of the model, which is used without its masks from now on."""
@@ -245,6 +245,11 @@ def unwrapped(model) -> keras.layers.Layer:
 
 def masked_parts(model) -> list[Masked]:
     return [layer for layer in [model, *weights.sublayers(model)] if isinstance(layer, Masked)]
+
+
+def view_of(variable: keras.Variable) -> np.ndarray:
+    """The variable's value to be read at once: where its memory is the host's, this is that memory, which updates may use again."""
+    return np.asarray(tf.convert_to_tensor(variable.value))
 
 
 def settle_all(model) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -9,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery.masking import state
+from tf_lottery.masking.tracing import Traced
 
 
 class Moves:
@@ -30,7 +32,7 @@ class Moves:
     def __init__(self, model, optimizers: Sequence[keras.optimizers.Optimizer] = (), *, jit_compile: bool = False):
         self.model, self._given, self._named = model, list(optimizers), state.named_masks(model)
         self._slots = [slot for one in state.built_optimizers(model, optimizers) for slot in state.slots_of(one)]
-        self._move = tf.function(self._moved, jit_compile=True) if jit_compile else self._moved
+        self._move = Traced(tf.function(self._moved, jit_compile=True)) if jit_compile else self._moved
 
     def serves(self, model, optimizers: Sequence[keras.optimizers.Optimizer]) -> bool:
         """Whether it was made for this model and these optimizers, and they are still made of the same variables."""
@@ -42,10 +44,15 @@ class Moves:
 
     def __call__(self, masks: Mapping[str, np.ndarray]) -> None:
         """Sets masks by variable path; kernels that are not named keep theirs."""
-        self._move(state.settable(self._named, masks))
+        checked = state.settable(self._named, masks)
+        joined = np.concatenate([mask.reshape(-1) for mask in checked.values()])
+        self._move(tf.constant(joined), tuple(checked))
 
-    def _moved(self, masks) -> None:
-        state.move(self._named, masks, self._slots)
+    def _moved(self, masks, paths: tuple[str, ...]) -> None:
+        """`masks` are one array: each array that is handed to a compiled function takes its time."""
+        shapes = [self._named[path][0].shape for path in paths]
+        parts = tf.split(masks, [math.prod(shape) for shape in shapes])
+        state.move(self._named, {path: tf.reshape(*part) for path, *part in zip(paths, parts, shapes)}, self._slots)
 
 
 def _same(some: Sequence, others: Sequence) -> bool:

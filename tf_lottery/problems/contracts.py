@@ -29,7 +29,8 @@ SHAPE = (4, 3, 2)
 def check_criterion(criterion: str | Callable) -> None:
     """Scores of the kernel's shape without NaN, the same for the same generator, and arguments that stay as they were.
 
-    A criterion that says it needs no trained weights (`criteria.register(trained=False)`) must not look at them.
+    A criterion that says it needs no trained weights (`criteria.register(trained=False)`) must not look at them, nor one that says
+    so of initial weights.
 
     Raises:
       LotteryError: Names what is not so.
@@ -40,7 +41,7 @@ def check_criterion(criterion: str | Callable) -> None:
     initial[0] = final[0] = gradient[0] = 0  # pruned weights arrive as zeros
     given = initial, final, gradient
 
-    def scores(final):
+    def scores(final, initial=initial):
         more = {"gradient": gradient} if needs.gradient else {}  # not by `criteria.score`, which would give it copies
         return criterion(initial, final, rng=np.random.default_rng(1), **more)
 
@@ -49,6 +50,9 @@ def check_criterion(criterion: str | Callable) -> None:
     if not needs.trained:
         same = np.array_equal(first, scores(final + 1))
         _check(same, what, "not to look at trained weights, as it says", "scores that depend on them")
+    if not needs.initial:
+        same = np.array_equal(first, scores(final, initial + 1))
+        _check(same, what, "not to look at initial weights, as it says", "scores that depend on them")
 
 
 def check_survivors(treatment: str | Callable) -> None:

@@ -29,7 +29,7 @@ and one that says that it needs a gradient is given it, an array of the kernel's
 ... def downhill(initial, final, *, rng, gradient):
 ...     return -gradient * initial
 >>> needs("downhill")
-Needs(gradient='loss', trained=False, iterations=1)
+Needs(gradient='loss', trained=False, iterations=1, initial=True)
 >>> _ = registry._functions.pop("downhill")
 """
 
@@ -61,11 +61,13 @@ class Needs:
       trained: Whether it looks at the final weights.
       iterations: In how many steps a round is to be made, each with new scores under the mask that the step before left;
         after step k of n the share (1 - p)^(k / n) of the weights is kept.
+      initial: Whether it looks at the initial weights; who prunes may give None to one that does not.
     """
 
     gradient: str | Callable | None = None
     trained: bool = True
     iterations: int = 1
+    initial: bool = True
 
 
 def register(function: Callable | None = None, name: str | None = None, **needed) -> Callable:
@@ -138,13 +140,13 @@ def name_of(criterion: Callable) -> str:
     return getattr(criterion, "__name__", repr(criterion))
 
 
-@register
+@register(initial=False)
 def large_final(initial, final, *, rng):
     """`|w_f|`: magnitude pruning, the criterion of Frankle & Carbin (2019)."""
     return np.abs(final)
 
 
-@register
+@register(initial=False)
 def small_final(initial, final, *, rng):
     """`-|w_f|`: a control that keeps what magnitude pruning removes."""
     return -np.abs(final)
@@ -190,7 +192,7 @@ def movement(initial, final, *, rng):
     return np.abs(final - initial)
 
 
-@register(trained=False)
+@register(trained=False, initial=False)
 def random(initial, final, *, rng):
     """Uniform chance in [0, 1), from `rng`: the random mask of the same layer-wise densities."""
     return rng.random(np.shape(final))

@@ -58,7 +58,7 @@ def checked(masks: Mapping[str, np.ndarray], shapes: Mapping[str, tuple]) -> Arr
             raise LotteryError(
                 f"Expected a mask of shape {tuple(shapes[path])} for kernel {path!r}, but received shape {mask.shape}."
             )
-        if np.any((mask != 0) & (mask != 1)):
+        if np.any(mask > 1 if mask.dtype.kind in "bu" else (mask != 0) & (mask != 1)):
             raise LotteryError(f"Expected a mask of zeros and ones for kernel {path!r}, but received other values.")
         good[path] = mask.astype(np.uint8)
     return good

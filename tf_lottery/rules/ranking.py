@@ -49,7 +49,7 @@ def keep_top(scores: np.ndarray, count: int, mask: np.ndarray | None = None, *, 
     scores = np.asarray(scores)
     flat = scores.reshape(-1)
     present = None if mask is None else np.reshape(mask, -1) != 0  # NumPy is ten times faster with booleans
-    values = flat if present is None or present.all() else flat[np.flatnonzero(present)]
+    values = flat if present is None or present.all() else flat.take(np.flatnonzero(present))
     if np.isnan(values).any():
         raise LotteryError("Expected scores without NaN, but the criterion returned NaN.")
     if not 0 <= count <= values.size:
@@ -61,8 +61,11 @@ def keep_top(scores: np.ndarray, count: int, mask: np.ndarray | None = None, *, 
     if values is not flat:
         chosen &= present
         equal &= present
-    places = count - int(np.count_nonzero(chosen))
-    chosen[equal] = _drawn(int(np.count_nonzero(equal)), places, seed)
+    places, equals = count - int(np.count_nonzero(chosen)), int(np.count_nonzero(equal))
+    if places == equals:
+        chosen |= equal
+    else:
+        chosen[equal] = _drawn(equals, places, seed)
     return chosen.view(np.uint8).reshape(scores.shape)
 
 
@@ -72,8 +75,6 @@ def _drawn(size: int, count: int, seed: Seed) -> np.ndarray:
     Every one is drawn with the same probability, by one byte, and what is then short of the count or above it is drawn from
     the others: linear time, where a permutation waits for memory.
     """
-    if count == size:
-        return np.ones(size, bool)
     rng = np.random.default_rng(seed)
     drawn = rng.bit_generator.random_raw(size // 8 + 1).view(np.uint8)[:size] < round(256 * count / size)
     excess = np.count_nonzero(drawn) - count

@@ -10,8 +10,9 @@ import numpy as np
 
 from tf_lottery.base.bounds import whole
 from tf_lottery.base.errors import LotteryError, LotteryWarning
-from tf_lottery.masking import gradients, health, matrices, state, weights
+from tf_lottery.masking import gradients, health, matrices, state
 from tf_lottery.masking.gradients import Probe
+from tf_lottery.masking.masked import view_of
 from tf_lottery.rules import criteria, masks, patterns
 from tf_lottery.rules.masks import Arrays
 
@@ -68,6 +69,8 @@ class Pruner:
             raise LotteryError(
                 f"Expected either block_size or scope={scope!r}, where whole channels are pruned, not both."
             )
+        self._rng = np.random.default_rng(self.seed)
+        self._rng_state = self._rng.bit_generator.state
         self.model: Any = None
         self.initial: Mapping[str, np.ndarray] | None = None
         self.probe: Probe | None = None
@@ -105,7 +108,7 @@ class Pruner:
 
     def __call__(self, densities: Mapping[str, float], put: Callable[[Arrays], Any] | None = None) -> Arrays:
         """Prunes, in as many steps as the criterion wants; returns the masks, which only shrink. `put` sets them, `set_masks` by default."""
-        rng, present = np.random.default_rng(self.seed), state.get_masks(self.model)
+        rng, present = self._dice(), state.get_masks(self.model)
         steps = 1 if self.m_by_n else criteria.needs(self.criterion).iterations
         for step in range(1, steps + 1):
             shares = {path: density ** (step / steps) for path, density in densities.items()}
@@ -113,6 +116,11 @@ class Pruner:
             present = present | new
         state.set_masks(self.model, new) if put is None else put(new)
         return present
+
+    def _dice(self) -> np.random.Generator:
+        """The same chance each time; a generator is made once, which takes as long as scoring a small kernel."""
+        self._rng.bit_generator.state = self._rng_state
+        return self._rng
 
     def _pruned(self, old: Arrays, scores: Arrays, densities: Mapping[str, float]) -> Arrays:
         among_equals = [self.seed, 5, *(int(np.count_nonzero(mask)) for mask in old.values())]  # anew at each density
@@ -127,12 +135,13 @@ class Pruner:
         return self._in_blocks(old, scores, densities, among_equals)
 
     def _scores(self, old: Arrays, rng: np.random.Generator) -> Arrays:
-        scores, found, starts = {}, {}, self.initial
-        if (kind := criteria.needs(self.criterion).gradient) is not None:
+        needs = criteria.needs(self.criterion)
+        scores, found, starts = {}, {}, self.initial if needs.initial else None
+        if (kind := needs.gradient) is not None:
             starts = state.get_values(self.model) | dict(self.initial or {})
             found = gradients.take(self.model, kind, self.probe, old, starts)
         for path, mask in old.items():
-            final = weights.value_of(self.kernels[path]) * mask
+            final = view_of(self.kernels[path]) * mask
             if not np.isfinite(final).all():
                 raise LotteryError(
                     f"Expected finite weights to prune, but {path!r} holds NaN or infinity: the training diverged."

@@ -10,6 +10,7 @@ from tf_lottery.base.errors import LotteryError
 from tf_lottery.masking.calls import called
 from tf_lottery.masking.distribution import Replicas, sums_no_gradients
 from tf_lottery.masking.precision import loss_scaling
+from tf_lottery.masking.tracing import Traced
 from tf_lottery.masking.weights import fresh_optimizer, sublayers, value_of
 from tf_lottery.masking.wrapping import gradient_masks
 from tf_lottery.training.evaluation import Evaluation
@@ -46,7 +47,8 @@ class Loop:
             sums_no_gradients(self.optimizer)
         self._start = [value_of(v) for v in self.optimizer.variables]
         self.jit = _compiles(jit_compile, self.plain, replicas, varies)
-        self.run = tf.function(self._run, jit_compile=self.jit, reduce_retracing=varies)
+        run = tf.function(self._run, jit_compile=self.jit, reduce_retracing=varies)
+        self.run = run if varies or replicas.strategy is not None else Traced(run)
         self.evaluate = Evaluation(self.plain, objective, replicas, varies)
         self._agree = tf.function(lambda: replicas.run(replicas.as_first, model.variables))
 
