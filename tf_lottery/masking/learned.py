@@ -283,11 +283,14 @@ def _is_top(sizes, count: int):
 
     def highest(holds, digits: int):
         """The highest number of so many binary digits for which `holds`, which holds up to a point and not beyond."""
-        found = tf.constant(0)
-        for digit in reversed(range(digits)):
-            larger = found + 2**digit
-            found = tf.where(holds(larger), larger, found)
-        return found
+
+        def tried(digit, found):
+            larger = found + tf.bitwise.left_shift(1, digit)
+            return digit - 1, tf.where(holds(larger), larger, found)
+
+        # A loop, because XLA would take seconds to compile so many counts of each kernel, and does not count them faster.
+        started = tf.constant(digits - 1), tf.constant(0)
+        return tf.while_loop(lambda digit, found: digit >= 0, tried, started, maximum_iterations=digits)[1]
 
     def how_many(chosen):
         return tf.reduce_sum(tf.cast(chosen, tf.int32))
