@@ -1,8 +1,6 @@
 """The callbacks: the search in one fit, gradual pruning, TensorBoard."""
 
-import subprocess
-import sys
-
+import forked
 import keras
 import numpy as np
 import pytest
@@ -662,7 +660,7 @@ for kernel, mask in zip(masked.kernels, masked._masks):
     assert (a == b).all() and (v == w).all() and not v[a == 0].any()
 print([ticket.density for ticket in search.tickets])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = forked.run(["-c", code])
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == ["[1.0,", "0.5,", "0.25]"]
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import forked
 import keras
 import numpy as np
 import pytest
@@ -349,5 +350,5 @@ def test_a_recipe_grows_in_a_fresh_process(dense_net, blobs, tmp_path):
         f"ticket = tfl.Ticket.load({str(tmp_path / 'a.ticket')!r})\n"
         "print([digest(recipes.regenerate(r, p)) == r.digest for p, r in ticket.initial.items()])"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    out = forked.run(["-c", code], check=True)
     assert out.stdout.strip() == "[True, True, True, True]"
