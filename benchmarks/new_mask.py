@@ -1,8 +1,7 @@
 """Where the time goes that a new mask takes in the middle of a `Trainer`'s training: gradual pruning of LeNet-300-100.
 
 The training of `benchmarks/run.py gradual_trainer`, 90 masks in 6,000 steps, with a clock around each part of what its callback
-does, and a second one whose compiled stretches end at the same steps for nothing. Medians over all masks; cold, between two
-stretches of steps, a part takes several times what it takes in a loop of its own.
+does. Medians over all masks: cold, between two stretches of steps, a part takes several times what it takes in a loop of its own.
 
     python benchmarks/new_mask.py
 
@@ -11,7 +10,6 @@ Writes docs/results/new_mask.json and docs/results/new_mask.md.
 
 from __future__ import annotations
 
-import collections
 import functools
 import json
 import statistics
@@ -20,8 +18,8 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-from run import RESULTS, lenet, masked
-from side_by_side import alternate, fastest, images, machine
+from run import RESULTS, lenet
+from side_by_side import images, machine
 
 import tf_lottery as tfl
 from tf_lottery.search.callbacks.prune_by_schedule import PruneBySchedule
@@ -33,19 +31,10 @@ PARTS = {  # the method that is timed, and what it does
     (Pruner, "_scores"): "the weights read, checked and scored",
     (Pruner, "_pruned"): "ranked",
     (PruneBySchedule, "put"): "the masks set, with weights and optimizer slots",
-    (PruneBySchedule, "act"): "all of the callback",
-    (PruneBySchedule, "on_train_end"): "the look at the last masks, once a training",
+    (PruneBySchedule, "act"): (ALL := "all of it"),
+    (PruneBySchedule, "on_train_end"): (ONCE := "the look at the last masks, once a training"),
 }
 OTHER = "the masks read, and what is left of the callback"
-STRETCH = "an end of a compiled stretch, and the begin of the next"
-
-
-class Ends(keras.callbacks.Callback):
-    """Ends compiled stretches and does nothing there."""
-
-    def __init__(self, at_steps: list[int]):
-        super().__init__()
-        self.at_steps = at_steps
 
 
 def clocked(owner: type, name: str, seconds: list[float]) -> Callable[[], None]:
@@ -65,46 +54,26 @@ def clocked(owner: type, name: str, seconds: list[float]) -> Callable[[], None]:
 
 
 def measured() -> dict:
-    data, schedule = images((28, 28, 1), 55_000), Cubic(0.036, STEPS)
-    at_steps = [step for step in range(STEPS) if schedule(step)[0]]
-
-    def side(model, *callbacks) -> Callable[[], float]:
-        trainer = tfl.Trainer(*data, steps=STEPS, optimizer=keras.optimizers.Adam(1.2e-3))
-        start = model.get_weights()  # masks too
-
-        def run() -> float:
-            model.set_weights(start)
-            return 1e3 * trainer(model, callbacks)["seconds"]
-
-        return run
-
-    took: dict[tuple[type, str], list[float]] = collections.defaultdict(list)
-    gradual = side(tfl.wrap(lenet()), PruneBySchedule(schedule))
-
-    def with_clocks() -> float:
-        off = [clocked(*part, took[part]) for part in PARTS]
-        try:
-            return gradual()
-        finally:
-            for take in off:
-                take()
-
-    gradual()  # compiles
-    sides = {"masked": side(masked(lenet())), "ends": side(masked(lenet()), Ends(at_steps)), "gradual": with_clocks}
-    times = alternate(ROUNDS, **sides)
-    once = {words: 1e3 * statistics.median(took[part]) for part, words in PARTS.items()}
-    callback = PARTS[PruneBySchedule, "act"]
-    parts = {words: once[words] for part, words in PARTS.items() if part[0] is Pruner or part[1] == "put"}
-    parts[OTHER] = once[callback] - sum(parts.values())
-    more = len(set(at_steps) - set(range(0, STEPS, 100)))  # stretches end every 100 steps anyway
-    per_stretch = (statistics.median(times["ends"]) - statistics.median(times["masked"])) / more
+    data, schedule, model = images((28, 28, 1), 55_000), Cubic(0.036, STEPS), tfl.wrap(lenet())
+    trainer = tfl.Trainer(*data, steps=STEPS, optimizer=keras.optimizers.Adam(1.2e-3))
+    pruning, start = PruneBySchedule(schedule), model.get_weights()  # masks too
+    trainer(model, [pruning])  # compiles
+    took: dict[tuple[type, str], list[float]] = {part: [] for part in PARTS}
+    off = [clocked(*part, took[part]) for part in PARTS]
+    for _ in range(ROUNDS):
+        model.set_weights(start)
+        trainer(model, [pruning])
+    for take in off:
+        take()
+    found = {part: 1e3 * statistics.median(seconds) for part, seconds in took.items()}
+    whole, once = found.pop((PruneBySchedule, "act")), found.pop((PruneBySchedule, "on_train_end"))
+    parts = {PARTS[part]: ms for part, ms in found.items()}
+    parts |= {OTHER: whole - sum(parts.values()), ALL: whole, ONCE: once}
     return {
-        "masks": len(at_steps),
+        "masks": schedule.masks,
         "steps": STEPS,
-        "ms a mask": {words: round(ms, 3) for words, ms in parts.items()},
-        "ms": {words: round(once[words], 3) for part, words in PARTS.items() if words not in parts}
-        | {STRETCH: round(per_stretch, 3)},
-        "fastest, ms a training": {name: round(fastest(times, name), 1) for name in times},
+        "trainings": ROUNDS,
+        "ms": {words: round(ms, 3) for words, ms in parts.items()},
         "machine": machine(),
     }
 
@@ -112,7 +81,7 @@ def measured() -> dict:
 def table(found: dict) -> list[str]:
     """The lines of a Markdown table."""
     lines = ["| of a new mask | ms |", "|---|--:|"]
-    for words, ms in (found["ms a mask"] | found["ms"]).items():
+    for words, ms in found["ms"].items():
         lines.append(f"| {words} | {ms:.2f} |")
     return lines
 
@@ -124,7 +93,7 @@ if __name__ == "__main__":
     text = [
         *table(found),
         "",
-        f"Medians over {found['masks']} masks in {found['steps']:,} steps, {ROUNDS} trainings. Machine: {where}.",
+        f"Medians over {found['masks']} masks in {found['steps']:,} steps, {found['trainings']} trainings. Machine: {where}.",
         "",
     ]
     (RESULTS / "new_mask.md").write_text("\n".join(text))
