@@ -1,9 +1,9 @@
 """The search that makes the most of a budget: gradual pruning where the network still learns, short rewound levels where it overfits.
 
-The dense network is trained for one short level, a quarter of a training at most. If the mean of its validation loss is 8 % or more lower
-in the last third of that than in the second, the network goes on to learn while it is pruned, and the rest of the search is one gradual
-training, whose mask is rewound. If not, it would learn its training set by heart, and the rest are short levels, each pruned from the
-one before and rewound. The ticket is trained in full.
+The dense network is trained for one short level. Its validation loss is looked at there, within the first quarter of a training, in thirds.
+If the mean of the last third is 8 % or more below that of the second, the network goes on to learn while it is pruned, and the rest of
+the search is one gradual training, whose mask is rewound. If not, it would learn its training set by heart, and the rest are short
+levels, each pruned from the one before and rewound. The ticket is trained in full.
 
 That is decided for each replicate by what its own search has trained; a ticket tells it in `found["chosen"]`. What the 8 % rest on is
 in docs/cost.md.
@@ -22,8 +22,9 @@ from tf_lottery.search.gradual import rewound
 from tf_lottery.search.lottery import Lottery, Train, train_level
 from tf_lottery.tickets.ticket import Ticket
 
-FALL = 0.08  # of the validation loss, from the second third of the first short level to the last
-LEAST = 6  # measurements in that level
+QUARTER = 1 / 4  # of a training's steps: as far as the first short level is looked at
+FALL = 0.08  # of the validation loss, from the second third of that to the last
+LEAST = 6  # measurements in it
 
 Losses = list[tuple[float, float]]  # (steps, validation loss)
 
@@ -67,6 +68,7 @@ def choose(losses: Losses, lottery: Lottery) -> dict[str, str]:
       losses: The validation losses of the dense network's short level.
       lottery: The search.
     """
+    losses = [(step, loss) for step, loss in losses if step <= QUARTER * (lottery.steps or 1)]
     if lottery.not_gradual is not None:
         return {"chosen": "iterative", "because": lottery.not_gradual}
     if len(losses) < LEAST:

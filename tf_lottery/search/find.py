@@ -96,8 +96,8 @@ def find_ticket(
       density: What the last ticket is to keep, in (0, 1), or several densities in falling order; with whole channels shares of these. Each
         level prunes as many rounds of `prune_fraction` at once as it takes. The tickets of these densities are trained in full.
       budget: The trainings that the last ticket may cost, its own included. `search="iterative"` has 4 levels of
-        (budget - 1) / 4 of the steps then (above 2 more levels, of a quarter of the steps at most), of which the first half prunes
-        three rounds where the second prunes two; `search="auto"` the first of these, and what it chooses for the rest; with
+        (budget - 1) / 4 of the steps then (above a budget of 2.5 more levels, of a quarter of the steps), of which the first half
+        prunes three rounds where the second prunes two; `search="auto"` the first of these, and what it chooses for the rest; with
         `search="regrow"` it is how long the one training is.
       level_steps: Steps of the levels that only lead to a ticket; by default they are trained in full.
       search_steps: With `search="gradual"` the steps of the training that prunes, by default half of the steps; with

@@ -24,7 +24,7 @@ from tf_lottery.search.rates import Cubic, at_once, rounds_to, spread
 ROADS = ("iterative", "one_shot", "gradual", "auto", "regrow")
 LEVELS = 10
 LEVELS_OF_BUDGET = 4  # few, short and rewound
-LONGEST = 1 / 4  # of a training's steps: a larger budget makes more levels
+LONGEST = 3 / 8  # of a training's steps: a larger budget makes more levels, of a quarter
 WITHIN_ONE = ("gradual", "regrow")  # roads whose masks are made within one training
 APART = ("auto", *WITHIN_ONE)  # roads with a level for each density alone, which need no dense network
 
@@ -211,10 +211,11 @@ def _count(road, levels, wanted, budget, rounds) -> int | None:
 def _of_budget(budget: float) -> int:
     """How many short levels a budget has.
 
-    >>> _of_budget(1.5), _of_budget(3), _of_budget(5)
-    (4, 8, 16)
+    >>> _of_budget(1.5), _of_budget(2.5), _of_budget(3)
+    (4, 4, 8)
     """
-    return max(LEVELS_OF_BUDGET, math.ceil(round((budget - 1) / LONGEST, 6)))
+    search = float(budget) - 1
+    return LEVELS_OF_BUDGET if search <= LEVELS_OF_BUDGET * LONGEST else math.ceil(round(4 * search, 6))
 
 
 def _length(name: str, road: str, levels: int | None, budget, given, steps: int, least: int) -> int:
