@@ -22,18 +22,18 @@ TITLES = {
     "lenet_mnist": "LeNet-300-100 on MNIST, 12,000 steps a training",
     "mlp_mnist1d": "Residual MLP on MNIST-1D, 1,500 steps a training",
     "conv_mnist": "A small convolutional network on MNIST, 2,000 steps a training",
-    "conv2_cifar10": "Conv-2 on CIFAR-10, 10,000 steps a training, on an H100",
-    "resnet18_cifar10": "ResNet-18 on CIFAR-10, 30,000 steps a training, on an H100",
+    "conv2_cifar10": "Conv-2 on CIFAR-10, 10,000 steps a training, on an H200",
+    "resnet18_cifar10": "ResNet-18 on CIFAR-10, 30,000 steps a training, on a GPU",
 }
-FAMILIES = {  # label in the figure -> roads, cheapest first
-    "a budget": ["budget_1.5", "budget_2", "budget_3"],
-    "few short levels": ["short_1.5", "short_2", "short_2.5", "short_3", "short_5"],
-    "full search": ["full"],
-    "gradual, rewound": ["gradual", "gradual_in_all"],
-    "gradual, the sparse network itself": ["gradual: itself", "gradual_in_all: itself"],
-    "one shot": ["one_shot"],
-    "RigL, sparse from the start": ["regrow", "regrow_3"],
-    "SNIP": ["snip"],
+FAMILIES = {  # label in the figure -> marker, line, roads, cheapest first
+    "a budget": ("*", "", ["budget_1.5", "budget_2", "budget_3"]),
+    "few short levels": ("o", "-", ["short_1.5", "short_2", "short_2.5", "short_3", "short_5"]),
+    "full search": ("s", "", ["full"]),
+    "gradual, rewound": ("D", "--", ["gradual", "gradual_in_all"]),
+    "gradual, the sparse network itself": ("^", ":", ["gradual: itself", "gradual_in_all: itself"]),
+    "one shot": ("v", "", ["one_shot"]),
+    "RigL, sparse from the start": ("P", "-.", ["regrow", "regrow_3"]),
+    "SNIP": ("X", "", ["snip"]),
 }
 
 Cells = dict[tuple[str, float], list[dict[str, str]]]  # (road, density asked for) -> a row for each replicate
@@ -102,7 +102,7 @@ def figure(problems: list[str]) -> None:
         drawing, panels = plt.subplots(len(problems), 1, figsize=(6.4, 3.6 * len(problems)), squeeze=False)
         for axes, problem in zip(panels[:, 0], problems):
             draw(axes, problem)
-        looks = [Line2D([], [], color="0.3", **look_of(i), label=name) for i, name in enumerate(FAMILIES)]
+        looks = [Line2D([], [], color="0.3", **look_of(name), label=name) for name in FAMILIES]
         style.legend_above(drawing, handles=looks, columns=2)
         style.save(drawing, cost.RESULTS / "cost.png")
 
@@ -115,14 +115,13 @@ def draw(axes, problem: str) -> None:
     for colour, density in zip(style.COLOURS, cost.PROBLEMS[problem].levels):
         points = {
             family: [(float(rows[0]["trainings"]), statistics.mean(accuracies(rows))) for rows in found]
-            for family, roads in FAMILIES.items()
+            for family, (*_, roads) in FAMILIES.items()
             if (found := [cells[road, density] for road in roads if (road, density) in cells])
         }
         if {"few short levels", "full search"} <= set(points):  # the end of the same curve: more levels, longer ones
             points["few short levels"] = points["few short levels"] + points["full search"]
-        for i, family in enumerate(FAMILIES):
-            if family in points:
-                axes.plot(*zip(*points[family]), color=colour, **look_of(i))
+        for family, own in points.items():
+            axes.plot(*zip(*own), color=colour, **look_of(family))
         axes.plot([], [], color=colour, linewidth=4, label=f"{100 * density:.3g} % of the weights")
     axes.set_xscale("log")
     axes.set_xticks([0.25, 0.5, 1, 1.5, 2, 3, 5, 8, 16], ["0.25", "0.5", "1", "1.5", "2", "3", "5", "8", "16"])
@@ -131,8 +130,9 @@ def draw(axes, problem: str) -> None:
     axes.legend()
 
 
-def look_of(i: int) -> dict:
-    return {"marker": style.MARKERS[i], "linestyle": ["-", "", "--", ":", "", "-.", ""][i], "markersize": 5}
+def look_of(family: str) -> dict:
+    marker, line, _ = FAMILIES[family]
+    return {"marker": marker, "linestyle": line, "markersize": 9 if marker == "*" else 5}
 
 
 def main() -> None:
