@@ -76,7 +76,8 @@ def in_words(settings: Settings, plan: Plan) -> str:
     if plan.road != "regrow" and (plan.search_steps is not None or plan.road == "one_shot"):
         how += f", then the ticket{'s' * (len(last) > 1)} in full, {plan.steps or 0:,} steps{' each' * (len(last) > 1)}"
     densities = [f"{100 * density:.3g} % of the weights" for density in settings.density or ()]
-    costs = [cost(plan.trainings(level)) for level in last]
+    most = "at most " if plan.road == "auto" and plan.gradual_steps < (plan.short_levels - 1) * short else ""
+    costs = [most + cost(plan.trainings(level)) for level in last]
     if len(densities) == len(costs):
         costs = [f"{one} for {density}" for one, density in zip(costs, densities)]
     reference = "; beside it the dense network in full" if plan.search_steps is not None and 0 in plan.asked else ""

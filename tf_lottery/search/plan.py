@@ -196,7 +196,8 @@ def _count(road, levels, wanted, budget, rounds) -> int | None:
     if road != "iterative":
         if levels not in (None, len(wanted)):
             raise LotteryError(
-                f"Expected as many levels as densities with search={road!r}, which takes each at once, but received levels={levels}."
+                f"Expected as many levels as densities with search={road!r}, which takes each at once, but received levels={levels}"
+                f"{': short levels have a number with search=' + repr('iterative') if road == 'auto' else ''}."
             )
         return len(wanted)
     if levels is None and budget is not None:
