@@ -191,10 +191,13 @@ def test_a_budget_says_what_it_chose(finished, tmp_path, capsys, monkeypatch):
     assert call("find", *place) == 0
     told = capsys.readouterr()
     assert "gradual was chosen: the dense network's validation loss" in told.out
-    assert "The road that search=auto chose is gradual (replicate 0).\n" in told.out
+    assert "The road that search=auto chose is gradual (replicate 0): the dense network's" in told.out
     falling, short = Run(tmp_path / "falling"), Run(tmp_path / "budget")
     shutil.copytree(finished / "budget", short.folder)
-    assert short.chosen() == ["the road that search=auto chose is iterative (replicate 0)"]
+    few = "the dense network's validation loss was measured 2 times in the first short level, and it takes 6 to tell"
+    assert short.chosen() == [f"the road that search=auto chose is iterative (replicate 0): {few}"]
+    assert call("find", *place[:1], *ONE, *ROADS["budget"][0], "--name=x", "--dry_run") == 0
+    assert "(it will be these: of the 6 measurements that tell it, eval_every=5 leaves 2)" in capsys.readouterr().out
     for run, length, gone, left in ((falling, 60, "search", 0), (short, 30, "search_3", 10)):
         plan = Settings.of(run).plan()
         for name, steps in (("level", 0), (gone, left if run is short else length)):

@@ -150,14 +150,17 @@ class Folder:
         if ((self.spec() or {}).get("settings") or {}).get("search") != "auto":
             return []
         roads: dict[str, set[int]] = {}
+        why: set[str] = set()
         for replicate, level in self.finished():
             found = read_header(self.level_folder(replicate, level) / "level.ticket")["found"]
             if "chosen" in found:
                 roads.setdefault(found["chosen"], set()).add(replicate)
+                why.add(found["because"])
         own = [
             f"{road} (replicate{'s' * (len(of) > 1)} {', '.join(map(str, sorted(of)))})" for road, of in roads.items()
         ]
-        return [f"the road that search=auto chose is {' and '.join(own)}"] if own else []
+        because = f": {why.pop()}" if len(why) == 1 else ""
+        return [f"the road that search=auto chose is {' and '.join(own)}{because}"] if own else []
 
     def remarks(self) -> list[str]:
         """The notes in words, each once for all replicates of a level."""

@@ -200,7 +200,7 @@ def write(
                 row = run.write_level(replicate, ticket, trained.trainer.curve)
                 trained.release()
                 remarks = [f"trained for {trained.shared_with}"] if trained.shared_with else []
-                if "chosen" in ticket.found:
+                if trained.known and "chosen" in ticket.found:  # by a search, and no control of one
                     remarks += [f"{ticket.found['chosen']} was chosen: {ticket.found['because']}"]
                 if trained.reference and ticket.level == 0:
                     remarks += filter(None, [reference_in_words(trained.trainer.curve, trained.reference)])

@@ -12,7 +12,7 @@ from tf_lottery.base import container
 from tf_lottery.base.errors import LotteryError
 from tf_lottery.runs.results import Run
 from tf_lottery.runs.settings import Settings
-from tf_lottery.search.plan import Plan
+from tf_lottery.search.plan import LEAST, QUARTER, Plan
 
 BUDGET = 2
 SEARCHED = "tf_lottery.searched/2"  # the format of what came of a training for the search alone
@@ -67,7 +67,7 @@ def in_words(settings: Settings, plan: Plan) -> str:
     short, rounds = plan.search_steps or plan.own(plan.levels), f"{plan.levels} level{'s' * (plan.levels > 1)}"
     how = {
         "auto": f"{short:,} steps of the dense network; {plan.gradual_steps:,} more of it, pruned bit by bit, if its validation loss still falls "
-        f"then, else {plan.short_levels - 1} short levels of {short:,} steps",
+        f"then, else {plan.short_levels - 1} short levels of {short:,} steps{_looks(settings, plan)}",
         "iterative": f"{rounds} of {short:,} steps",
         "one_shot": f"a dense network of {short:,} steps, pruned at once",
         "gradual": f"pruned bit by bit in {short:,} steps",
@@ -82,6 +82,14 @@ def in_words(settings: Settings, plan: Plan) -> str:
         costs = [f"{one} for {density}" for one, density in zip(costs, densities)]
     reference = "; beside it the dense network in full" if plan.search_steps is not None and 0 in plan.asked else ""
     return f"The road is {plan.road}: {how}; {', '.join(costs)}{reference}."
+
+
+def _looks(settings: Settings, plan: Plan) -> str:
+    """What is to be said where the validation loss will be measured too seldom to choose by it."""
+    looks = int(min(plan.search_steps or 0, QUARTER * (plan.steps or 0)) // (settings.eval_every or 1))
+    if looks >= LEAST:
+        return ""
+    return f" (it will be these: of the {LEAST} measurements that tell it, eval_every={settings.eval_every} leaves {looks})"
 
 
 EARLY, WORSE = 1 / 4, 1.1  # of a dense training's steps; the loss at its end, over that at its early stop

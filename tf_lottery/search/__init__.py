@@ -9,7 +9,7 @@ What stands here, and after a colon the names that other rooms take from it:
     auto       short rewound levels or gradual pruning, by what the search sees of the network: what a budget goes to
     regrow     no search: a network that is sparse from the start and moves its mask
     lottery    what the roads share, one training of a level and what it costs: Snapshot, Train, train_level
-    plan       how long a search is, from a density, levels or a budget: APART, Kernels, Plan
+    plan       how long a search is, from a density, levels or a budget: APART, LEAST, QUARTER, Kernels, Plan
     rates      how much a level prunes to come to a density
     rounds     what one round does between two trainings: whom it prunes, what the next level starts from: Rounds
     pruning    to a density, all at once or bit by bit within a `fit`: prune

@@ -20,11 +20,10 @@ import numpy as np
 
 from tf_lottery.search.gradual import rewound
 from tf_lottery.search.lottery import Lottery, Train, train_level
+from tf_lottery.search.plan import LEAST, QUARTER
 from tf_lottery.tickets.ticket import Ticket
 
-QUARTER = 1 / 4  # of a training's steps: as far as the first short level is looked at
-FALL = 0.08  # of the validation loss, from the second third of that to the last
-LEAST = 6  # measurements in it
+FALL = 0.08  # of the validation loss, from the second third of what is looked at to the last
 
 Losses = list[tuple[float, float]]  # (steps, validation loss)
 

@@ -25,6 +25,8 @@ ROADS = ("iterative", "one_shot", "gradual", "auto", "regrow")
 LEVELS = 10
 LEVELS_OF_BUDGET = 4  # few, short and rewound
 LONGEST = 3 / 8  # of a training's steps: a larger budget makes more levels, of a quarter
+QUARTER = 1 / 4  # of a training's steps: so far `auto` looks at the validation loss of the first level
+LEAST = 6  # measurements there that tell it enough
 WITHIN_ONE = ("gradual", "regrow")  # roads whose masks are made within one training
 APART = ("auto", *WITHIN_ONE)  # roads with a level for each density alone, which need no dense network
 
@@ -136,10 +138,11 @@ def planned(
       LotteryError: If the arguments do not go together, or one is out of range.
     """
     wanted = [] if density is None else _checked(density)
-    if budget is not None and (not wanted or level_steps is not None or search_steps is not None):
-        raise LotteryError(
-            "Expected budget with a density, and without level_steps and search_steps, which follow from it."
-        )
+    if budget is not None and not wanted:
+        raise LotteryError("Expected budget with a density, but received none.")
+    if budget is not None and (level_steps is not None or search_steps is not None):
+        name = "search_steps" if level_steps is None else "level_steps"
+        raise LotteryError(f"Expected a budget without {name}, which follows from it, but received both.")
     least_budget = 0 if road == "regrow" else 1
     if budget is not None and not (isinstance(budget, numbers.Real) and least_budget < float(budget) < math.inf):
         own, instead = "", ""
@@ -197,7 +200,7 @@ def _count(road, levels, wanted, budget, rounds) -> int | None:
         if levels not in (None, len(wanted)):
             raise LotteryError(
                 f"Expected as many levels as densities with search={road!r}, which takes each at once, but received levels={levels}"
-                f"{': short levels have a number with search=' + repr('iterative') if road == 'auto' else ''}."
+                f"{': search=' + repr('iterative') + ' is the road of levels' if road == 'auto' else ''}."
             )
         return len(wanted)
     if levels is None and budget is not None:
@@ -224,9 +227,14 @@ def _length(name: str, road: str, levels: int | None, budget, given, steps: int,
     if road == "regrow":
         given = int(steps * (1 if budget is None else budget)) if given is None else given
     elif budget is not None:
-        given = min(steps, int((budget - 1) * steps / (levels if road in ("iterative", "auto") else 1)))
+        given = min(steps, int(round((budget - 1) * steps / (levels if road in ("iterative", "auto") else 1), 6)))
     elif given is None:
         given = steps // 2
+    if budget is not None and road != "regrow" and given < least:
+        raise LotteryError(
+            f"Expected a budget that gives the search's trainings at least {least} steps, eval_every, but with {budget:g} of {steps} steps they "
+            f"have {given}."
+        )
     if not isinstance(given, int | np.integer) or given < least or (given > steps and road != "regrow"):
         most = "on" if road == "regrow" else f"to {steps}, the steps of one training"
         raise LotteryError(f"Expected {name} from {least}, eval_every, {most}, but received {given!r}.")
