@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lottery.base import container, guard, registry
-from tf_lottery.base.errors import FormatError, LotteryError, TicketError
+from tf_lottery.base.errors import LotteryError, TicketError
 from tf_lottery.masking import state
 from tf_lottery.masking.weights import sublayers
 from tf_lottery.problems import data
@@ -108,7 +108,7 @@ class Known:
                 if header.get("training") == key:
                     _put(path, model, callbacks)
                     return header["curve"]
-            except (FileNotFoundError, FormatError):  # or of another version
+            except FileNotFoundError:
                 pass
             except (TicketError, KeyError):
                 if path == own:

@@ -83,14 +83,15 @@ def choose(losses: Losses, lottery: Lottery) -> dict[str, str]:
 
 
 def fall_of(losses: Losses) -> float:
-    """How much lower the mean of the last third of a curve is than that of the second, as a share of that.
+    """How much lower the mean of the last third of a curve is than that of the second, as a share of that; losses may be negative.
 
-    >>> fall_of([(1, 5.0), (2, 4.0), (3, 3.0)])
-    0.25
+    >>> fall_of([(1, 5.0), (2, 4.0), (3, 3.0)]), fall_of([(1, 0.0), (2, -2.0), (3, -3.0)])
+    (0.25, 0.5)
     """
     steps, values = np.array(losses, float).T
     third = np.ceil(3 * steps / steps[-1])
-    return float(1 - values[third == 3].mean() / values[third == 2].mean())
+    second, last = (float(values[third == place].mean()) for place in (2, 3))
+    return (second - last) / max(abs(second), 1e-12)
 
 
 class Seen:
