@@ -10,9 +10,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import numpy as np
 import pytest
 
-collect_ignore = ["scripts"]  # they are run by tests, in processes of their own
+collect_ignore = ["scripts", "warm.py"]  # for processes of their own, which they change
 
-collect_ignore = ["warm.py"]  # it changes the process that imports it, and is for processes of its own
 PREPARED = Path(__file__).parents[2] / "shared" / "data" / "tfds"
 if PREPARED.is_dir():
     os.environ.setdefault("TFDS_DATA_DIR", str(PREPARED))
