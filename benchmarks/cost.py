@@ -9,7 +9,7 @@ Cost is counted in trainings, the steps spent to have a ticket over the steps of
 
 Several may run side by side, on other problems or `--replicates`. Writes docs/results/cost/{PROBLEM}.csv, a row as soon as it is measured;
 `cost_page.py` makes the page of it. The problems for a GPU are trained as `tf-lottery find --model=MODEL` trains them, Conv-2 for half its steps, and
-need CIFAR-10 in TFDS_DATA_DIR: on an H100 about a minute a training of resnet18, and few seconds one of conv2.
+need CIFAR-10 in TFDS_DATA_DIR: a training of conv2 took 5 to 10 seconds on an H200 that several processes shared.
 """
 
 from __future__ import annotations

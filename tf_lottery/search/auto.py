@@ -31,8 +31,7 @@ Losses = list[tuple[float, float]]  # (steps, validation loss)
 def auto(lottery: Lottery) -> Iterator[Ticket]:
     """The dense network, if it was asked for, then a ticket for each level, of a search of its own that begins with the same training."""
     last, steps = lottery.last, lottery.search_steps or 1
-    if last.final is None and 0 in lottery.asked:
-        yield lottery.level(lottery.begin, searches=0)
+    yield from lottery.reference()
     chosen, dense = {key: last.found[key] for key in ("chosen", "because") if key in last.found}, None
     for level in range(last.level + 1, lottery.rounds.levels + 1):
         if dense is None and chosen.get("chosen") != "gradual":

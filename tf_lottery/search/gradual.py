@@ -29,8 +29,7 @@ from tf_lottery.tickets.values import arrays
 def gradual(lottery: Lottery) -> Iterator[Ticket]:
     """The dense network, if it was asked for, then a ticket for each level, of a gradual training of its own."""
     last, rounds = lottery.last, lottery.rounds
-    if last.final is None and 0 in lottery.asked:
-        yield lottery.level(lottery.begin, searches=0)
+    yield from lottery.reference()
     for level in range(last.level + 1, rounds.levels + 1):
         yield lottery.level(
             lottery.named(rewound(lottery, level, lottery.search_steps or 0), lottery.begin), searches=1

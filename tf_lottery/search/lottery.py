@@ -7,7 +7,7 @@ to prune and may be short, and those of the tickets that were asked for, which a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -71,6 +71,11 @@ class Lottery:
     def last(self) -> Ticket:
         """The ticket to go on from; it may be the untrained network."""
         return self.given[-1] if self.given else self.begin
+
+    def reference(self) -> Iterator[Ticket]:
+        """The dense network after its training in full, of a search that does not need that, if it was asked for and is not there."""
+        if self.last.final is None and 0 in self.asked:
+            yield self.level(self.begin, searches=0)
 
     def level(self, ticket: Ticket, searches: float) -> Ticket:
         """A level after its own training, in full if it was asked for; its metrics tell what it cost, in `trainings`.

@@ -35,8 +35,7 @@ NOT_TOLD = ("criterion", "survivors", "rewind_to", "reset", "min_per_kernel")  #
 def regrow(lottery: Lottery) -> Iterator[Ticket]:
     """The dense network, if it was asked for, then a sparse network for each density, of a training of its own."""
     last = lottery.last
-    if last.final is None and 0 in lottery.asked:
-        yield lottery.level(lottery.begin, searches=0)
+    yield from lottery.reference()
     for level in range(last.level + 1, lottery.rounds.levels + 1):
         yield _grown(lottery, level)
 
